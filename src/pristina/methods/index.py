@@ -1,0 +1,75 @@
+"""The table of methods: one line each, loaded when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from pristina.errors import SettingError
+from pristina.methods.base import Result
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method and what it needs.
+
+    Attributes:
+        name: Its name; the module, and the function in it, are called the same.
+        settings_name: Its settings class.
+        title: One line about it.
+        operator: Whether it uses the form of the degradation: never, if given (``optional``), or only then (``required``).
+        prior: What it draws its knowledge from: a ``diffusion`` prior, a ``direct`` regressor trained on pairs, a ``conditional``
+            diffusion network trained on pairs, or ``none``.
+        oracle: Whether it must be told what a blind method cannot know: rows marked so in tables.
+    """
+
+    name: str
+    settings_name: str
+    title: str
+    operator: Literal["never", "optional", "required"]
+    prior: Literal["diffusion", "direct", "conditional", "none"] = "diffusion"
+    oracle: bool = False
+
+    @property
+    def function(self) -> Callable[..., Result]:
+        """``function(observation, prior, settings, *, generator, on_step)``."""
+        function: Callable[..., Result] = getattr(import_module(f"pristina.methods.{self.name}"), self.name)
+        return function
+
+    @property
+    def settings(self) -> type[Any]:
+        """The frozen dataclass of its settings."""
+        settings: type[Any] = getattr(import_module(f"pristina.methods.{self.name}"), self.settings_name)
+        return settings
+
+    def preset(self, name: str | None) -> Any:
+        """The settings called ``name``: a constant of the method's module in capitals (``paper`` is ``PAPER``); the defaults for None."""
+        if name is None:
+            return self.settings()
+        module = import_module(f"pristina.methods.{self.name}")
+        known = [k.lower() for k, v in vars(module).items() if k.isupper() and isinstance(v, self.settings)]
+        if name not in known:
+            raise SettingError(f"{self.name} has no preset {name!r}; it has {', '.join(known) or 'none'}.")
+        return getattr(module, name.upper())
+
+
+METHODS = {
+    entry.name: entry
+    for entry in (
+        Entry("mmse", "MMSE", "the prior's own estimate in one network call", "never"),
+        Entry("diip", "DIIP", "fit through the prior and stop in time, knowing nothing", "never"),
+    )
+}
+
+
+def method(name: str) -> Entry:
+    """The entry called ``name``.
+
+    Raises:
+        SettingError: There is none.
+    """
+    if name not in METHODS:
+        raise SettingError(f"There is no method {name!r}; there are {', '.join(METHODS)}.")
+    return METHODS[name]

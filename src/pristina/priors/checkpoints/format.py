@@ -1,0 +1,51 @@
+"""Our own weight files: safetensors with every setting in the metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pristina.errors import CheckpointError
+
+KEY = "pristina"
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """Write ``tensors`` (floating ones as ``dtype``) and ``header`` (JSON) to ``path``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    cast = {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in tensors.items()}
+    save_file(cast, beside, metadata={KEY: json.dumps(header, sort_keys=True)})
+    os.replace(beside, path)
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The settings in a weight file's metadata, without reading its tensors; None if it is not one of ours.
+
+    Raises:
+        CheckpointError: The file is not readable as safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); it may be truncated.") from error
+    header: dict[str, Any] | None = json.loads(metadata[KEY]) if KEY in metadata else None
+    return header
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weight file, floating ones as float32."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); it may be truncated.") from error
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}

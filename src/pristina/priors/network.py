@@ -1,0 +1,91 @@
+"""The one network of this project: diffusers' ``UNet2DModel`` on pixel-unshuffled pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PixelNorm(nn.Module):
+    """Normalises over the channels of each pixel, so that no layer depends on the size of the picture.
+
+    It stands in for GroupNorm where a network must give the same answer for a crop and for the whole picture.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - x.mean(1, keepdim=True)) * torch.rsqrt(x.var(1, keepdim=True, unbiased=False) + self.eps)
+        return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+class PatchUNet(nn.Module):
+    """A ``UNet2DModel`` that sees ``patch`` x ``patch`` pixels as channels.
+
+    Args:
+        settings: Everything that is needed to build it again, kept in the weights' metadata: ``channels`` (widths from fine to coarse),
+            ``layers`` (residual blocks a level), ``attention`` (self-attention in the middle), ``patch``, ``norm``
+            ("group" or "pixel"), ``inputs`` and ``outputs`` (colour channels), ``labels`` (0, or the number of classes).
+    """
+
+    def __init__(self, settings: dict[str, Any]):
+        super().__init__()
+        self.settings = dict(settings)
+        self.patch = settings["patch"]
+        widths = tuple(settings["channels"])
+        self.unet = UNet2DModel(
+            in_channels=settings["inputs"] * self.patch**2,
+            out_channels=settings["outputs"] * self.patch**2,
+            block_out_channels=widths,
+            layers_per_block=settings["layers"],
+            down_block_types=("DownBlock2D",) * len(widths),
+            up_block_types=("UpBlock2D",) * len(widths),
+            add_attention=settings["attention"],
+            attention_head_dim=32,
+            norm_num_groups=32 if widths[0] % 32 == 0 else 16,
+            num_class_embeds=settings["labels"] or None,
+        )
+        if settings["norm"] == "pixel":
+            _replace_group_norm(self.unet)
+        nn.init.zeros_(self.unet.conv_out.weight)
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of a picture must be a multiple of this."""
+        return int(self.patch * 2 ** (len(self.settings["channels"]) - 1))
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """Pictures (B, inputs, H, W) and times (B,) in [0, 1] to (B, outputs, H, W)."""
+        if label is None and self.settings["labels"]:
+            label = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        x = F.pixel_unshuffle(x, self.patch)
+        return F.pixel_shuffle(self.unet(x, 1000 * time, class_labels=label).sample, self.patch)
+
+
+def _replace_group_norm(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, PixelNorm(child.num_channels, child.eps))
+        else:
+            _replace_group_norm(child)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The fastest dtype that is safe for network calls on ``device``.
+
+    bfloat16 on a GPU and on processors with matrix tiles (AMX) or AVX512-BF16; elsewhere it is emulated, some ten times
+    slower than float32, which is then returned.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+        return torch.bfloat16
+    return torch.float32
