@@ -1,0 +1,26 @@
+"""The command line: one module a command, each loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+from pristina.errors import PristinaError
+
+app = App(name="pristina", help="Restore pictures when nobody knows what happened to them.", version_flags=["--version"])
+app.command("pristina.cli.restore:restore", name="restore", help="Restore a picture.")
+app.command("pristina.cli.degrade:degrade", name="degrade", help="Damage a picture in a known way.")
+app.command("pristina.cli.train:app", name="train", help="Train weights on your own pictures.")
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the command line (``words`` instead of those of the process); a mistake in what was asked ends with a sentence and status 2."""
+    try:
+        app(sys.argv[1:] if words is None else words)
+    except PristinaError as error:
+        print(f"pristina: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("pristina: interrupted; nothing was written.", file=sys.stderr)
+        sys.exit(130)

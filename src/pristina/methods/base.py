@@ -14,15 +14,27 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pristina.errors import InputError
 from pristina.operators.base import Observation, Operator
-from pristina.priors.base import Prior
+from pristina.priors.base import SizeRule
 from pristina.types import OnStep, Pictures, StepEvent
+
+
+class Learned(Protocol):
+    """What the books need of a prior, whatever kind it is: diffusion, direct or conditional."""
+
+    channels: int
+    size_rule: SizeRule
+    n_calls: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Books:
         return books.result("name", picture, settings, draw.seeds, [why] * n)
     """
 
-    def __init__(self, prior: Prior | None, n_steps: int, on_step: OnStep | None = None):
+    def __init__(self, prior: Learned | None, n_steps: int, on_step: OnStep | None = None):
         self.prior, self.n_steps, self.on_step = prior, n_steps, on_step
         self.calls_before = 0 if prior is None else prior.n_calls
         self.backward_calls = 0
@@ -165,7 +177,7 @@ def keep_rows(optimizer: torch.optim.Optimizer, rows: Tensor) -> None:
         group["params"] = kept
 
 
-def check_observation(observation: Observation, prior: Prior) -> tuple[int, int]:
+def check_observation(observation: Observation, prior: Learned) -> tuple[int, int]:
     """The size (H, W) of the picture to restore, once it is sure that the prior can make it.
 
     Raises:

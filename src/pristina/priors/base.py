@@ -67,6 +67,7 @@ class Prior(nn.Module):
         channels: Colour channels it works in.
         alpha_bar: The schedule's table, shape (1000,).
         n_calls: Network calls so far, one for each picture of each batch.
+        source: Where its weights came from (file, sha256, layout), for records; empty if it has none.
     """
 
     alpha_bar: Tensor
@@ -78,6 +79,7 @@ class Prior(nn.Module):
         self.size_rule = size_rule or SizeRule()
         self.register_buffer("alpha_bar", linear_alpha_bar() if alpha_bar is None else alpha_bar, persistent=False)
         self.n_calls = 0
+        self.source: dict[str, str] = {}
 
     @property
     def device(self) -> torch.device:

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from pristina.errors import CheckpointError, SettingError
 from pristina.priors.checkpoints.format import read_header, read_tensors, save_weights
 from pristina.priors.network import PatchUNet, fast_dtype
-from pristina.training.data import PictureStream
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,19 @@ class Schedule:
         return self.learning_rate * min(1, (step + 1) / self.warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
 
 
+class Stream(Protocol):
+    """Training items: endless in effect, and item ``i`` the same whenever it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: int) -> Tensor: ...
+
+
 class Task(Protocol):
     """What a network is trained for."""
 
     def loss(self, network: nn.Module, batch: Tensor, random: torch.Generator) -> Tensor:
-        """The mean loss of a batch of uint8 pictures."""
+        """The mean loss of a batch as the stream gives it."""
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Held-out figures of the averaged weights."""
@@ -90,7 +98,7 @@ class Task(Protocol):
 def train(
     network: PatchUNet,
     task: Task,
-    stream: PictureStream,
+    stream: Stream,
     schedule: Schedule,
     out: Path,
     *,
@@ -151,11 +159,9 @@ def train(
             file.write(json.dumps(done | {"loss": round(loss, 5)} | figures) + "\n")
         report(f"  held out: {figures}")
 
-    begun = step * schedule.batch + rank * local
-    chunks = [range(i, i + local) for i in range(begun, begun + 2**22 * schedule.batch, schedule.batch)] if world > 1 else None
-    items: Any = [i for c in chunks[: 2**16] for i in c] if chunks else range(begun, len(stream))
+    mine = _Share(stream, step, schedule.batch, local, rank)
     ahead = 4 if schedule.workers else None
-    loader = DataLoader(Subset(stream, items), local, num_workers=schedule.workers, prefetch_factor=ahead)
+    loader = DataLoader(mine, local, num_workers=schedule.workers, prefetch_factor=ahead)
     running, last_save, last_line, speed = float("nan"), seconds, seconds, 0.0
     model.train()
     tick = time.perf_counter()
@@ -177,6 +183,8 @@ def train(
         running = value if math.isnan(running) else 0.98 * running + 0.02 * value
         took, tick = time.perf_counter() - tick, time.perf_counter()
         seconds += took
+        if world > 1:  # all processes stop and save together, by the first one's clock
+            seconds = float(broadcast(torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)))
         speed = schedule.batch / took if not speed else 0.95 * speed + 0.05 * schedule.batch / took
         images = step * schedule.batch
         if seconds - last_line > 20:
@@ -190,6 +198,20 @@ def train(
             tick = time.perf_counter()
     save(step * schedule.batch, running, speed)
     return out
+
+
+class _Share(Dataset[Tensor]):
+    """What one of several processes draws from a stream, from a given step on."""
+
+    def __init__(self, stream: Stream, step: int, batch: int, local: int, rank: int):
+        self.stream, self.batch, self.local = stream, batch, local
+        self.first = step * batch + rank * local
+
+    def __len__(self) -> int:
+        return (len(self.stream) - self.first) // self.batch * self.local
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.stream[self.first + i // self.local * self.batch + i % self.local]
 
 
 def _load_state(path: Path, network: PatchUNet, optimizer: torch.optim.Optimizer, ema: EMAModel) -> tuple[int, float]:

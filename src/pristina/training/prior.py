@@ -70,7 +70,8 @@ class FlowTask:
         u = torch.randn(len(x0), generator=random).sigmoid()
         eps = torch.randn(x0.shape, generator=random)
         device = next(network.parameters()).device
-        x0, eps, u, label = (v.to(device) for v in (x0, eps, u, label))
+        x0, eps, u = (v.to(device) for v in (x0, eps, u))
+        label = label.to(device) if self.settings.augment else None
         w = u.view(-1, 1, 1, 1)
         return (network(((1 - w) * x0 + w * eps).contiguous(memory_format=torch.channels_last), u, label) - (eps - x0)).square().mean()
 
@@ -95,15 +96,16 @@ class FlowTask:
         """A grid of 32 pictures, 20 steps each."""
         side = self.settings.size_px
         device = next(network.parameters()).device
-        x = torch.randn(32, 3, side, side, generator=torch.Generator().manual_seed(1)).to(device)
+        channels = self.held_out.shape[1]
+        x = torch.randn(32, channels, side, side, generator=torch.Generator().manual_seed(1)).to(device)
         times = torch.linspace(1, 0, 21) ** 1.2
         for u, v in pairwise(times):
             velocity = network(x, u.to(device).expand(len(x)))
             x0 = (x - u * velocity).clamp(-1, 1)
             x = x0 + v / u * (x - x0)
         pixels = ((x.cpu() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        grid = pixels.view(4, 8, side, side, 3).permute(0, 2, 1, 3, 4).reshape(4 * side, 8 * side, 3)
-        Image.fromarray(grid.numpy()).save(path)
+        grid = pixels.view(4, 8, side, side, channels).permute(0, 2, 1, 3, 4).reshape(4 * side, 8 * side, channels)
+        Image.fromarray(grid.squeeze(2).numpy()).save(path)
 
     def header(self) -> dict[str, Any]:
         s = self.settings

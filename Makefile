@@ -1,0 +1,29 @@
+# Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)
+	$(PY) examples/demo.py
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
+
+check: $(READY)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(READY)
+	$(VENV)/bin/pristina bench smoke --out runs/smoke
+
+$(READY): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,5 @@
+"""``python -m pristina``."""
+
+from pristina.cli import main
+
+main()

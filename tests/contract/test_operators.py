@@ -1,0 +1,339 @@
+"""What every operator must do, whatever it is: one battery over the whole table, then the errors."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch.func import functional_call
+
+from pristina.cli.degrade import degrade as degrade_command
+from pristina.errors import InputError, MissingExtra, OperatorError, PictureError, SettingError
+from pristina.image.picture import Picture
+from pristina.operators.base import Compose, Observation, Operator
+from pristina.operators.blur import Blur, FreeKernel, KernelBlur, VaryingBlur
+from pristina.operators.convolve import convolve
+from pristina.operators.index import OPERATORS, parse_recipe
+from pristina.operators.kernels import load_kernels, motion_kernel
+from pristina.operators.mask import Mask
+from pristina.operators.noise import Noise
+from pristina.operators.tone import Haze
+from pristina.types import Draw, generators
+
+torch.set_num_threads(1)  # tiny pictures: threads only wait for each other
+SIDE = 12
+CASES = [
+    "blur:sigma=1.3,size=7",
+    "blur:sigma=1.3,size=7,boundary=valid",
+    "anisotropic:sigma_x=2,sigma_y=0.8,angle=30,size=7",
+    "defocus:radius=2.3,size=7",
+    "motion:size=7,intensity=0.5",
+    "kernel:size=7,sigma=1.5,boundary=zero",
+    "kernel:size=7,parametrisation=network,boundary=circular",
+    "varying:size=5,rows=2,columns=3",
+    "area:factor=3",
+    "bicubic:factor=2",
+    "antialias:factor=2,size=5",
+    "noise:sigma=0.1,learnable=yes",
+    "poisson:peak=30,learnable=yes",
+    "speckle:lam=0.3,sigma=0.1,learnable=yes",
+    "jpeg:quality=30,rounding=soft",
+    "jpeg:quality=70,rounding=soft,subsample=no",
+    "mask:box=4",
+    "mask:drop=0.4",
+    "grey",
+    "exposure:gain=0.5",
+    "gamma:gamma=1.7",
+    "haze:transmission=0.6,airlight=0.8,grid=2",
+    "elastic:amplitude_px=1.3,scale_px=4,extent_px=12",
+    "turbulence:tilt_px=0.7,scale_px=3,sigma=1,size=5,extent_px=12",
+    "rain:density=0.02,length_px=5",
+    "drops:count=3,radius_px=3",
+    "radon:n_angles=5,size=12",
+    "learned:width=4",
+    "blur:sigma=1,size=5 | area:factor=2 | exposure:gain=0.8 | noise:sigma=0.1",
+]
+
+
+def make(recipe: str) -> Operator:
+    return parse_recipe(recipe, seed=1)
+
+
+def pictures(n: int = 2, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return 0.1 + 0.8 * torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def move(operator: Operator) -> Operator:
+    """Every learnable parameter a little elsewhere, in each picture elsewhere."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in operator.parameters():
+            if p.requires_grad:
+                p += 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
+    return operator
+
+
+def test_every_word_is_in_the_battery() -> None:
+    assert {case.split(":")[0] for case in CASES} >= set(OPERATORS)
+
+
+@pytest.mark.parametrize("recipe", CASES)
+def test_sizes_words_and_numbers(recipe: str) -> None:
+    operator, x = make(recipe), pictures()
+    y = operator(x)
+    assert y.dtype == torch.float32 and torch.isfinite(y).all()
+    assert operator.picture_size(*y.shape[-2:]) == (SIDE, SIDE)
+    operator.check(y)
+    assert Observation(y, operator).size == (SIDE, SIDE)
+    initial = operator.initial(y)
+    assert initial.shape == x.shape and torch.isfinite(initial).all()
+    for which in (operator, operator.for_batch(2), operator.for_batch(6)):
+        words = which.describe()
+        assert len(words) > 3 and words == words.strip() and not words.endswith(".")
+        assert json.loads(json.dumps(which.estimates())) == which.estimates()
+    if isinstance(operator, Blur):
+        assert operator.kernel().shape == (1, 1, operator.size, operator.size)
+        assert abs(float(operator.kernel().detach().sum()) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("recipe", CASES)
+def test_each_picture_of_a_batch_has_its_own_unknowns(recipe: str) -> None:
+    operator, x = make(recipe), pictures(3)
+    before = [p.detach().clone() for p in operator.parameters()]
+    batch = move(operator.for_batch(3))
+    assert all(torch.equal(a, b) for a, b in zip(operator.parameters(), before, strict=True))
+    assert all(len(p) == 3 for p in batch.parameters() if p.requires_grad)
+    together = batch(x)
+    for i in range(3):
+        row = torch.arange(3) == i
+        alone = batch.keep(row)(x[row])
+        torch.testing.assert_close(alone, together[row], atol=2e-5, rtol=0)
+    if any(p.requires_grad for p in operator.parameters()) and not isinstance(operator, Noise):
+        torch.testing.assert_close(operator.for_batch(3)(x), operator(x), atol=2e-5, rtol=0)
+        assert (together - operator(x)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("recipe", CASES)
+def test_gradients(recipe: str) -> None:
+    operator = move(make(recipe).double())
+    names = [name for name, p in operator.named_parameters() if p.requires_grad]
+    values = [p.detach().clone().requires_grad_() for p in operator.parameters() if p.requires_grad]
+    x = pictures(1, torch.float64).requires_grad_()
+
+    def apply(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return functional_call(operator, dict(zip(names, values, strict=True)), (x,))
+
+    if isinstance(operator, Noise):
+        names, values = [], []  # they are in the variance, below
+    assert torch.autograd.gradcheck(apply, (x, *values), fast_mode=True, eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [c for c in CASES if make(c).linear])
+def test_linear_operators_are_and_have_an_exact_adjoint(recipe: str) -> None:
+    operator = make(recipe).double()
+    x, z = pictures(2, torch.float64), pictures(2, torch.float64).flip(-1) - 0.7
+    torch.testing.assert_close(operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z))
+    y = torch.randn(operator(x).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    back = operator.adjoint(y)
+    assert back.shape == x.shape
+    torch.testing.assert_close((operator(x) * y).sum((1, 2, 3)), (x * back).sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("recipe", [c for c in CASES if not make(c).linear])
+def test_others_say_so(recipe: str) -> None:
+    operator, x = make(recipe), pictures()
+    if "learned" in recipe:
+        operator = move(operator)
+    assert (operator(2 * x) - 2 * operator(x)).abs().max() > 1e-3
+    with pytest.raises(OperatorError, match="not linear"):
+        operator.adjoint(x)
+
+
+@pytest.mark.parametrize("recipe", CASES)
+def test_degrading_depends_on_the_seed_and_on_nothing_else(recipe: str) -> None:
+    x = pictures(3)
+    first = make(recipe).degrade(x, Draw(generators(3, 3), 3))
+    assert torch.equal(make(recipe).degrade(x, Draw(generators(3, 3), 3)), first)
+    alone = make(recipe).degrade(x[1:2], Draw(generators(4, 1), 1))
+    torch.testing.assert_close(alone, first[1:2], atol=2e-6, rtol=0)
+    if isinstance(make(recipe), Noise):
+        assert (make(recipe).degrade(x, Draw(generators(9, 3), 3)) - first).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("recipe", ["noise:sigma=0.1,learnable=yes", "poisson:peak=30,learnable=yes", "speckle:learnable=yes"])
+def test_the_strength_of_noise_can_be_learned(recipe: str) -> None:
+    operator = move(make(recipe).for_batch(2))
+    assert isinstance(operator, Noise)
+    x = pictures()
+    for p in torch.autograd.grad(operator.variance(x).expand_as(x).sum(), list(operator.parameters())):
+        assert p.shape[0] == 2 and (p.abs() > 1e-6).all()
+
+
+def test_a_word_draws_its_own_numbers() -> None:
+    a, b = make("motion:size=21"), parse_recipe("motion:size=21", seed=2)
+    assert not torch.equal(a.kernel(), b.kernel())
+    assert torch.equal(make("motion:size=21,seed=2").kernel(), b.kernel())
+    mask = make("mask:drop=0.5")(torch.ones(1, 1, 64, 64)).flatten()
+    noise = Draw(generators(1, 1), 1).uniform(1, 64, 64).flatten()
+    assert abs(float(torch.corrcoef(torch.stack([mask, noise]))[0, 1])) < 0.06
+
+
+def test_the_form_of_a_recipe_does_not_know_what_was_drawn() -> None:
+    form = parse_recipe("motion:size=9,intensity=0.5 | noise:sigma=0.05 | jpeg:quality=20", unknown=True)
+    assert isinstance(form, Compose)
+    assert isinstance(form.parts[0], FreeKernel) and form.parts[0].size == 9
+    assert torch.allclose(form.parts[0].kernel(), form.parts[0].kernel().mT)
+    assert form.parts[2].estimates()["quality"] == 20
+    x = pictures()
+    assert torch.allclose(parse_recipe("elastic:amplitude_px=3,scale_px=4", unknown=True)(x), x, atol=1e-5)
+    varying = parse_recipe("varying:size=5", unknown=True)
+    assert isinstance(varying, VaryingBlur) and torch.allclose(varying.kernels()[:, 0], varying.kernels()[:, 3])
+    assert not any(p.requires_grad for p in parse_recipe("blur:sigma=2,learnable=no").parameters())
+
+
+BAD_RECIPES = [
+    ("", "words are blur"),
+    ("blur:sigma=2 | ", "words are blur"),
+    ("blurr:sigma=2", "no operator 'blurr'"),
+    ("blur", "needs sigma"),
+    ("blur:sigma", "name=value"),
+    ("blur:sigma=", "name=value"),
+    ("blur:sigma=two", "a number for sigma"),
+    ("blur:sigma=2,sigma=3", "twice"),
+    ("blur:radius=2", "has no 'radius'; it takes sigma"),
+    ("blur:sigma=-1", "sigma must be positive"),
+    ("blur:sigma=nan", "finite"),
+    ("blur:sigma=2,size=20", "odd"),
+    ("blur:sigma=2,size=0", "odd"),
+    ("blur:sigma=2,boundary=mirror", "boundary must be one of"),
+    ("blur:sigma=2,learnable=perhaps", "learnable=yes or learnable=no"),
+    ("defocus:radius=9,size=7", "does not fit"),
+    ("motion:size=7.5", "a whole number for size"),
+    ("motion:size=8", "odd"),
+    ("motion:intensity=2", "between 0 and 1"),
+    ("kernel:size=7,parametrisation=mlp", "logits or network"),
+    ("kernel:size=7,parametrisation=network,sigma=2", "no sigma"),
+    ("varying:rows=0", "at least 1"),
+    ("varying:boundary=valid", "no valid border"),
+    ("area:factor=1", "at least 2"),
+    ("antialias:factor=2,boundary=valid", "no valid border"),
+    ("noise:sigma=-0.1", "sigma must be positive"),
+    ("poisson:peak=0", "peak must be positive"),
+    ("jpeg:quality=0", "between 1 and 100"),
+    ("jpeg:quality=20,rounding=none", "straight or soft"),
+    ("mask", "exactly one of"),
+    ("mask:box=4,drop=0.2", "exactly one of"),
+    ("mask:box=0", "at least 1 px"),
+    ("mask:drop=1.5", "between 0 and 1"),
+    ("grey:how=max", "mean or luma"),
+    ("exposure:gain=0", "positive"),
+    ("haze:transmission=1.2", "between 0 and 1"),
+    ("elastic:amplitude_px=-1", "not be negative"),
+    ("elastic:scale_px=0.5", "at least 1"),
+    ("rain:density=0", "between 0 and 1"),
+    ("drops:radius_px=0", "positive"),
+    ("radon:n_angles=0,size=8", "at least 1"),
+    ("learned:depth=1", "depth at least 2"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "words"), BAD_RECIPES)
+def test_bad_recipes_give_one_sentence(recipe: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        parse_recipe(recipe)
+    assert type(caught.value) in (OperatorError, SettingError)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_places_cannot_be_the_form_of_unknown_damage() -> None:
+    with pytest.raises(OperatorError, match="leave rain out"):
+        parse_recipe("rain", unknown=True)
+
+
+BAD_FITS = [
+    ("blur:sigma=2,size=41", (1, 3, 12, 12), "41 x 41 px kernel is too large for a 12 x 12 px picture"),
+    ("antialias:factor=2,size=61", (1, 3, 6, 6), "too large"),
+    ("mask:box=12", (1, 3, 12, 12), "smaller box"),
+    ("elastic:extent_px=10", (1, 3, 12, 12), "extent_px=12"),
+    ("radon:n_angles=4,size=12", (1, 3, 12, 5), "4 angles across"),
+    ("grey", (1, 3, 12, 12), "1 channel"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "shape", "words"), BAD_FITS)
+def test_an_observation_that_does_not_fit_is_refused(recipe: str, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(OperatorError, match=words):
+        Observation(torch.rand(shape), parse_recipe(recipe))
+
+
+def test_other_misfits() -> None:
+    x = pictures(2)
+    cases = [
+        (lambda: make("area:factor=5")(x), "multiples"),
+        (lambda: make("radon:n_angles=4,size=10")(x), "10 x 10 px"),
+        (lambda: make("grey")(x[:, :1]), "3 channels"),
+        (lambda: make("haze")(x[:, :1]), "3 channels"),
+        (lambda: make("learned")(x[:, :1]), "3 channels"),
+        (lambda: Mask(torch.ones(1, 1, 8, 8))(x), "mask of the picture's size"),
+        (lambda: Mask(torch.ones(3, 1, 12, 12)).check(x), "3 masks for 2 pictures"),
+        (lambda: Mask(torch.full((1, 1, 8, 8), 0.5)), "nothing between"),
+        (lambda: Mask(torch.zeros(1, 1, 8, 8)), "at least one pixel"),
+        (lambda: Mask(torch.ones(8, 8)), "shape"),
+        (lambda: KernelBlur(torch.ones(3, 3)), "shape"),
+        (lambda: convolve(x, torch.ones(3, 1, 3, 3)), "2 pictures need kernels"),
+        (lambda: convolve(x, torch.ones(1, 1, 13, 13), "valid"), "at most 11 px"),
+        (lambda: VaryingBlur(torch.ones(3, 3, 3)), "rows, columns"),
+    ]
+    for call, words in cases:
+        with pytest.raises(OperatorError, match=words):
+            call()
+    with pytest.raises(SettingError, match="odd"):
+        KernelBlur(torch.ones(1, 1, 4, 4))
+    with pytest.raises(SettingError, match="one number or three"):
+        Haze(0.5, [0.1, 0.2])
+    with pytest.raises(SettingError, match="odd"):
+        motion_kernel(10, 0.5, torch.Generator())
+
+
+def test_a_mask_comes_from_a_file(tmp_path) -> None:
+    levels = Image.new("L", (12, 12), 255)
+    levels.paste(0, (2, 3, 6, 9))
+    levels.save(tmp_path / "hole.png")
+    y = parse_recipe(f"mask:file={tmp_path / 'hole.png'}")(torch.ones(1, 3, 12, 12))
+    assert int((y == 0).sum()) == 3 * 24 and (y[..., 3:9, 2:6] == 0).all()
+    with pytest.raises(PictureError, match="cannot be read"):
+        parse_recipe(f"mask:file={tmp_path / 'none.png'}")
+
+
+def test_kernels_come_from_a_file(tmp_path, monkeypatch) -> None:
+    from scipy.io import savemat
+
+    odd, even = torch.rand(7, 7).numpy(), torch.rand(6, 6).numpy()
+    savemat(tmp_path / "old.mat", {"a": odd, "b": even, "negative": -odd, "name": "x"})
+    kernels = load_kernels(tmp_path / "old.mat")
+    assert [tuple(k.shape) for k in kernels] == [(1, 1, 7, 7), (1, 1, 7, 7)]
+    assert all(abs(float(k.sum()) - 1) < 1e-6 for k in kernels)
+    savemat(tmp_path / "empty.mat", {"negative": -odd})
+    with pytest.raises(InputError, match="holds no kernel"):
+        load_kernels(tmp_path / "empty.mat")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_kernels(tmp_path / "none.mat")
+    (tmp_path / "new.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(200))
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(MissingExtra, match="h5py"):
+        load_kernels(tmp_path / "new.mat")
+
+
+def test_the_command_writes_the_picture_and_the_truth(tmp_path, capsys) -> None:
+    Picture.from_pixels(torch.rand(3, 24, 24)).save(tmp_path / "in.png")
+    for name in ("a.png", "b.png"):
+        degrade_command(tmp_path / "in.png", output=tmp_path / name, operator="motion:size=9 | noise:sigma=0.05 | grey", seed=3)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    truth = json.loads((tmp_path / "a.png.json").read_text())
+    assert truth["seed"] == 3 and truth["parameters"]["1.noise"]["sigma"] == pytest.approx(0.05)
+    kernel = torch.tensor(truth["parameters"]["0.motion"]["kernel"])
+    assert torch.allclose(kernel, parse_recipe("motion:size=9", 3).kernel()[0, 0], atol=1e-4)
+    assert Picture.open(tmp_path / "a.png").grey and "true parameters" in capsys.readouterr().out
+    with pytest.raises(SettingError, match="twice"):
+        degrade_command(tmp_path / "in.png", output=tmp_path / "c.png", operator="grey", record=tmp_path / "c.png")
+    assert not (tmp_path / "c.png").exists()

@@ -1,0 +1,134 @@
+"""Training: it learns, it can be killed, and it goes on exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from pristina.errors import CheckpointError, InputError, SettingError
+from pristina.priors.load import load_prior
+from pristina.training.data import PictureStream, augment, list_pictures
+from pristina.training.loop import Schedule
+from pristina.training.prior import PriorTraining, train_prior
+
+TINY = PriorTraining(domain="colour ramps", size_px=16, channels=(16, 32), patch=2, attention=False, augment=0.2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(8):
+        x = torch.linspace(0, 255, 24).byte().view(1, 24, 1).expand(24, 24, 3).roll(i, 1).numpy()
+        Image.fromarray(x.copy()).save(pictures / f"{'a' if i < 2 else 'b'}{i}.png")
+    (pictures / "note.txt").write_text("not a picture")
+    return pictures
+
+
+def schedule(**changes):
+    return Schedule(
+        **{"images": 240, "batch": 8, "learning_rate": 2e-3, "warmup": 5, "ema": 0.9, "compile": False, "workers": 0, **changes}
+    )
+
+
+def test_it_learns_and_the_file_says_how(folder, tmp_path):
+    out = train_prior(folder, tmp_path / "out" / "p.safetensors", TINY, schedule(images=800))
+    lines = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    assert lines[-1]["images"] == 800 and lines[-1]["psnr_at_0.35"] > 11  # the mean picture alone gives about 10 dB
+    prior = load_prior(out)
+    assert prior.domain == "colour ramps" and prior.size_rule.fixed and prior.size_rule.native == 16
+    with Image.open(out.with_suffix(".png")) as grid:
+        assert grid.size == (8 * 16, 4 * 16)
+
+
+def test_killed_and_resumed_gives_the_same_weights(folder, tmp_path):
+    """Stopping after a checkpoint and resuming gives bit for bit what an uninterrupted run gives."""
+    through = train_prior(folder, tmp_path / "o1" / "p.safetensors", TINY, schedule())
+
+    class PowerCut(Exception):
+        pass
+
+    def cut(stream):
+        original = PictureStream.__getitem__
+
+        def getitem(self, item):
+            if item >= 160:
+                raise PowerCut
+            return original(self, item)
+
+        return getitem
+
+    out = tmp_path / "o2" / "p.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PictureStream, "__getitem__", cut(None))
+        with pytest.raises(PowerCut):
+            train_prior(folder, out, TINY, schedule(save_minutes=0.01))
+    train_prior(folder, out, TINY, schedule(), resume=True)
+    a, b = through.read_bytes(), out.read_bytes()
+    head = int.from_bytes(a[:8], "little")  # the header holds times; the weights after it must agree
+    assert a[8 + head :] == b[8 + int.from_bytes(b[:8], "little") :]
+
+
+def test_kill_9_in_a_real_process(folder, tmp_path):
+    out = tmp_path / "run" / "p.safetensors"
+    words = f"train prior --data {folder} --out {out} --size 16 --crop whole --channels 16 --channels 32 --patch 2 --images 100000"
+    command = [sys.executable, "-m", "pristina", *words.split(), "--batch", "8", "--save-minutes", "0.01", "--workers", "0"]
+    log = out.with_suffix(".jsonl")
+
+    def run_until(lines):
+        process = subprocess.Popen(command + (["--resume"] if out.exists() else []), stdout=subprocess.DEVNULL)
+        deadline = time.time() + 120
+        while time.time() < deadline and (not log.exists() or len(log.read_text().splitlines()) < lines):
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+    run_until(2)
+    run_until(4)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    seen = [line["images"] for line in lines]
+    assert len(seen) >= 4 and seen == sorted(set(seen))
+    assert lines[-1]["loss"] < 1.3 * lines[0]["loss"]
+    load_prior(out)  # what a kill leaves behind is whole
+
+
+def test_a_stream_depends_on_seed_and_index_alone(folder):
+    paths = list_pictures(folder)
+    a, b = (PictureStream(paths, 16, crop="random", seed=3) for _ in range(2))
+    for i in (7, 0, 100, 7):
+        assert torch.equal(a[i], b[i]) and a[i].shape == (3, 16, 16)
+    assert not torch.equal(a[0], PictureStream(paths, 16, crop="random", seed=4)[0])
+
+
+def test_shares_decide_how_often(folder):
+    stream = PictureStream(list_pictures(folder), 16, crop="whole", weights={"a": 3})
+    share = torch.tensor(stream.cumulative)[1]
+    assert float(share) == pytest.approx(6 / 12)
+
+
+def test_augmentation_is_labelled():
+    x = torch.rand(64, 3, 16, 16) * 2 - 1
+    y, label = augment(x, torch.Generator().manual_seed(0), 0.3)
+    assert 5 < label.sum() < 35
+    assert torch.equal(y[label == 0], x[label == 0]) and not torch.equal(y[label == 1], x[label == 1])
+    assert y.abs().max() <= 1
+
+
+def test_what_cannot_be_trained_is_named(folder, tmp_path):
+    out = tmp_path / "out" / "p.safetensors"
+    with pytest.raises(SettingError, match="how long to train"):
+        Schedule()
+    with pytest.raises(InputError, match="is not a folder"):
+        train_prior(tmp_path / "nowhere", out, TINY, schedule())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no picture"):
+        train_prior(tmp_path / "empty", out, TINY, schedule())
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train_prior(folder, out, TINY, schedule(), resume=True)
