@@ -165,7 +165,7 @@ def restore(
     elif isinstance(picture, Tensor):
         picture = Picture.from_pixels(picture)
     recipe = operator if isinstance(operator, str) or operator is None else operator.describe()
-    form = parse_recipe(operator, seed) if isinstance(operator, str) else operator
+    form = parse_recipe(operator, seed, unknown=True) if isinstance(operator, str) else operator
     loaded = load_prior(prior, device=where)
     notes = list(picture.notes)
 

@@ -1,0 +1,150 @@
+"""True convolution of pictures with kernels, with a stated rule for what lies beyond the border.
+
+``y[p] = sum over q of k[q] x[p - q]``, with ``q = 0`` at the middle of the odd-sized kernel: the kernel is the picture of a point of
+light. (Neural networks call convolution what is correlation: there the kernel is turned by 180 degrees.)
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pristina.errors import OperatorError, SettingError
+
+Boundary = Literal["reflect", "circular", "zero", "valid"]
+"""Beyond the border the picture is mirrored about its outermost pixels; repeats; is black; or is not assumed: the result is smaller."""
+
+
+def check_boundary(boundary: str) -> None:
+    """Raise :class:`SettingError` unless ``boundary`` is a known rule."""
+    if boundary not in get_args(Boundary):
+        raise SettingError(f"boundary must be one of {', '.join(get_args(Boundary))}; not {boundary!r}.")
+
+
+def check_kernel_size(size: int) -> None:
+    """Raise :class:`SettingError` unless ``size`` is odd and at least 1, so that the kernel has a middle pixel."""
+    if size < 1 or size % 2 == 0:
+        raise SettingError(f"A kernel must have an odd size, so that it has a middle; {size} is not odd: take {max(1, size - 1)}.")
+
+
+def check_fits(height: int, width: int, kernel_height: int, kernel_width: int, boundary: str) -> None:
+    """Raise :class:`OperatorError` if the kernel is too large for a picture of this size."""
+    if boundary == "valid":
+        fits = kernel_height <= height and kernel_width <= width
+        most = min(height, width)
+    else:
+        fits = kernel_height // 2 < height and kernel_width // 2 < width
+        most = 2 * min(height, width) - 1
+    if not fits:
+        raise OperatorError(
+            f"A {kernel_width} x {kernel_height} px kernel is too large for a {width} x {height} px picture with the {boundary} border; "
+            f"take a kernel of at most {most - 1 + most % 2} px a side."
+        )
+
+
+def convolve(x: Tensor, kernel: Tensor, boundary: Boundary = "reflect") -> Tensor:
+    """Each picture convolved with its kernel; differentiable in both.
+
+    Args:
+        x: Pictures, (B, C, H, W).
+        kernel: (1, 1, K, L) for all, or (B, 1, K, L) with one for each; K and L odd. Every channel gets the same kernel.
+        boundary: What lies beyond the border, see :data:`Boundary`.
+
+    Returns:
+        (B, C, H, W); (B, C, H - K + 1, W - L + 1) for ``valid``.
+
+    Raises:
+        OperatorError: The kernel has another shape, or is too large for the picture.
+        SettingError: The kernel has an even side, or the rule is unknown.
+
+    Example:
+        >>> import torch
+        >>> point = torch.zeros(1, 1, 3, 5); point[..., 1, 2] = 1
+        >>> kernel = torch.tensor([[[[0.0, 0, 0], [0.1, 0.6, 0.3], [0, 0, 0]]]])
+        >>> [round(abs(v), 1) for v in convolve(point, kernel)[0, 0, 1].tolist()]
+        [0.0, 0.1, 0.6, 0.3, 0.0]
+    """
+    check_boundary(boundary)
+    if kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) not in (1, len(x)):
+        raise OperatorError(f"{len(x)} pictures need kernels of shape (1 or {len(x)}, 1, K, K), not {tuple(kernel.shape)}.")
+    height, width = kernel.shape[-2:]
+    check_kernel_size(height)
+    check_kernel_size(width)
+    check_fits(x.shape[-2], x.shape[-1], height, width, boundary)
+    around = (width // 2, width // 2, height // 2, height // 2)
+    if boundary == "circular":
+        return _circular(x, kernel)
+    if boundary != "valid":
+        x = F.pad(x, around, mode="constant" if boundary == "zero" else boundary)
+    return _valid(x, kernel)
+
+
+def _valid(x: Tensor, kernel: Tensor) -> Tensor:
+    """The part of the convolution that does not depend on what lies beyond the border."""
+    height, width = x.shape[-2:]
+    # the FFT wins over the direct sum from kernels of 5 x 5 on (3 to 10 times), so there is no other way
+    size = (_fast_size(height), _fast_size(width))
+    y = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * torch.fft.rfft2(kernel, s=size), s=size)
+    return y[..., kernel.shape[-2] - 1 : height, kernel.shape[-1] - 1 : width]  # what wrapped around is in the first K - 1 rows
+
+
+def _circular(x: Tensor, kernel: Tensor) -> Tensor:
+    """The convolution of a picture that repeats."""
+    height, width = x.shape[-2:]
+    middle = (kernel.shape[-2] // 2, kernel.shape[-1] // 2)
+    kernel = _period(_period(kernel, -2, height), -1, width).roll((-middle[0], -middle[1]), (-2, -1))
+    return torch.fft.irfft2(torch.fft.rfft2(x) * torch.fft.rfft2(kernel), s=(height, width))
+
+
+def _period(kernel: Tensor, axis: int, n: int) -> Tensor:
+    """A kernel folded, or filled up with zeros, to one period of ``n`` pixels along ``axis``."""
+    missing = -kernel.shape[axis] % n
+    kernel = F.pad(kernel, (0, 0, 0, missing) if axis == -2 else (0, missing))
+    return torch.stack(kernel.split(n, axis)).sum(0)
+
+
+def _fast_size(n: int) -> int:
+    """The smallest length from ``n`` on that has no prime factor above 5."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
+def normalise(kernel: Tensor) -> Tensor:
+    """Each kernel divided by its sum, so that it keeps the brightness."""
+    return kernel / kernel.sum((-2, -1), keepdim=True)
+
+
+def centre(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Kernels with their centre of mass in the middle pixel, and how far it was away.
+
+    A blurred picture determines picture and kernel only up to a shift of one against the other. To the kernel centred here belongs the
+    picture moved by the same ``shift_px``: ``torch.roll(x, shift_px, (-2, -1))``.
+
+    Args:
+        kernel: (B, 1, K, K), not negative.
+
+    Returns:
+        The kernels moved by whole pixels (what is pushed over the edge is lost, and the sum restored), and the offsets (dy, dx) of their
+        centres of mass from the middle before, rounded, (B, 2), long.
+    """
+    height, width = kernel.shape[-2:]
+    weight = normalise(kernel.detach())
+    rows = torch.arange(height, dtype=kernel.dtype, device=kernel.device) - height // 2
+    columns = torch.arange(width, dtype=kernel.dtype, device=kernel.device) - width // 2
+    offset = torch.stack([(weight.sum((1, 3)) * rows).sum(1), (weight.sum((1, 2)) * columns).sum(1)], 1)
+    shift = offset.round().long()
+    moved = []
+    for k, (dy, dx) in zip(kernel, shift.tolist(), strict=True):
+        across = F.pad(k, (max(0, -dx), max(0, dx), max(0, -dy), max(0, dy)))
+        moved.append(across[..., max(0, dy) : max(0, dy) + height, max(0, dx) : max(0, dx) + width])
+    centred = torch.stack(moved)
+    return normalise(centred) * kernel.sum((-2, -1), keepdim=True), shift
