@@ -95,7 +95,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
     tensors.pop("unet.conv_in.bias")
     header = {"kind": "prior", "network": network.settings, "domain": "noise", "size_px": 16, "fixed_size": False}
     save_weights(path, tensors, header)
-    with pytest.raises(CheckpointError, match="conv_in.bias"):
+    with pytest.raises(CheckpointError, match=r"conv_in\.bias"):
         load_prior(path)
 
 
@@ -121,4 +121,4 @@ def test_shipped_priors_know_more_than_nothing(name):
     x0 = prior.predict(alpha_bar.sqrt() * ramp + (1 - alpha_bar).sqrt() * eps, 200).x0
     noise = (1 - alpha_bar) / alpha_bar
     assert (x0 - ramp).square().mean() < 0.1 * noise
-    assert prior.domain and (len(open(shipped()[name].with_suffix(".md")).read()) > 500)
+    assert prior.domain and (len(shipped()[name].with_suffix(".md").read_text()) > 500)

@@ -45,7 +45,11 @@ def test_orientation_is_applied_once(tmp_path, colours, orientation):
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK", "I;16"])
 def test_every_mode_is_read(tmp_path, colours, mode):
     rgba = Image.fromarray(np.dstack([colours, 255 - colours[..., :1]]))
-    image = Image.fromarray(np.full((12, 20), 32768, np.uint16)) if mode == "I;16" else rgba.convert("RGB" if mode == "P" else "RGBA").convert(mode)
+    image = (
+        Image.fromarray(np.full((12, 20), 32768, np.uint16))
+        if mode == "I;16"
+        else rgba.convert("RGB" if mode == "P" else "RGBA").convert(mode)
+    )
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     image.save(path)
     picture = Picture.open(path)

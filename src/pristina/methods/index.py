@@ -60,6 +60,20 @@ METHODS = {
     for entry in (
         Entry("mmse", "MMSE", "the prior's own estimate in one network call", "never"),
         Entry("diip", "DIIP", "fit through the prior and stop in time, knowing nothing", "never"),
+        Entry("bird", "BIRD", "find the noise behind the picture, and the damage along with it", "optional"),
+        Entry("invert2restore", "Invert2Restore", "find the noise behind the observation, make it typical, and draw again", "optional"),
+        Entry("dip", "DIP", "fit an untrained network, and stop before it learns the damage", "optional", prior="none"),
+        Entry("dreamclean", "DreamClean", "embed in noise, and renew part of it on the way back", "never"),
+        Entry("gdp", "GDP", "sample under the observation's guidance; without an operator, for light alone", "optional"),
+        Entry("dps", "DPS", "sample, each step corrected through the network for a known operator", "required"),
+        Entry("diffpir", "DiffPIR", "denoise and fit the data in turn, given operator and noise", "required", oracle=True),
+        Entry("ddrm", "DDRM", "sample where a known operator only scales, given operator and noise", "optional", oracle=True),
+        Entry("gibbs_ddrm", "GibbsDDRM", "picture by DDRM and blur kernel by Langevin steps, in turns", "required", oracle=True),
+        Entry("blind_dps", "BlindDPS", "diffuse picture and blur kernel side by side", "required"),
+        Entry("indi", "InDI", "step from the degraded picture to the clean one, learned from pairs", "never", prior="direct"),
+        Entry(
+            "conditional_ddpm", "ConditionalDDPM", "sample beside the degraded picture, learned from pairs", "never", prior="conditional"
+        ),
     )
 }
 

@@ -11,7 +11,8 @@ convolution.
 Source:
     Kawar et al. 2022, appendix D (denoising, mask, block mean); Murata et al. 2023, released code (``same_interp``: filling the border).
     Differences: the canvas is as small as the kernel allows instead of the next power of two, and does not depend on the batch; the picture
-    is continued by the operator's border rule instead of by zeros.
+    is continued by the operator's border rule instead of by zeros; the filled border counts as less certain than what was observed
+    (else its errors, divided by small singular values, spoil the picture).
 """
 
 from __future__ import annotations
@@ -62,9 +63,20 @@ class Spectrum:
         """The picture continued to the canvas."""
         return x
 
-    def fill(self, y: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
-        """The observation on the canvas: ``y`` inside, and around it what the estimate ``x0`` would look like, with ``noise``."""
-        return y
+    def fill(self, y: Tensor, x0: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The observation on the canvas, and its noise: ``y`` inside, and around it what the estimate ``x0`` would look like.
+
+        Args:
+            y: The observation, (B, C, h, w).
+            x0: The estimate, (B, C, H, W).
+            sigma: Noise of the observation, (B, 1, 1, 1).
+            noise: Unit noise of the canvas, which the filled border gets too.
+
+        Returns:
+            The canvas, and the root mean square over it of the noise and of the border's error, (B, 1, 1, 1). That error is taken to be as
+            large as what the estimate fails to explain inside, beyond the noise.
+        """
+        return y, sigma
 
     def shape(self, x: Tensor) -> tuple[int, int, int]:
         """Channels, height and width of the canvas of these pictures."""
@@ -155,12 +167,16 @@ class BlurSpectrum(Spectrum):
             return F.pad(x, (self.margin,) * 4, value=-1.0)  # black
         return F.pad(x, (self.margin,) * 4, mode="reflect")
 
-    def fill(self, y: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+    def fill(self, y: Tensor, x0: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         if not self.border:
-            return y
-        whole = self.blur(self.extend(x0)) + noise
-        whole[_middle(whole, self.border)] = y
-        return whole
+            return y, sigma
+        whole = self.blur(self.extend(x0))
+        inside = _middle(whole, self.border)
+        unexplained = ((y - whole[inside]).square().mean((1, 2, 3), keepdim=True) - sigma**2).clamp(min=0)
+        share = 1 - y[0, 0].numel() / whole[0, 0].numel()
+        whole += sigma * noise
+        whole[inside] = y
+        return whole, (sigma**2 + share * unexplained).sqrt()
 
 
 def what_matters(operator: Operator) -> list[Operator]:

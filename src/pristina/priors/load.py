@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ from torch import nn
 
 from pristina.errors import CheckpointError
 from pristina.priors.base import Prior
+from pristina.priors.checkpoints.catalogue import CATALOGUE, Reading
+from pristina.priors.checkpoints.detect import open_checkpoint
+from pristina.priors.checkpoints.diffusers import EXPORT, weights_file
+from pristina.priors.checkpoints.fetch import cached, is_hub_id, not_cached
 from pristina.priors.checkpoints.format import read_header, read_tensors
+from pristina.priors.checkpoints.safe_load import sha256_of
+from pristina.priors.checkpoints.unet2d import build_prior
+from pristina.priors.direct import ConditionalNetwork, ConditionalPrior, DirectNetwork, DirectPrior
 from pristina.priors.network import PatchUNet, fast_dtype
-from pristina.priors.unet import flow_prior
+from pristina.priors.unet import UNetPrior, flow_prior
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -23,18 +31,27 @@ def shipped() -> dict[str, Path]:
 
 
 def find_weights(source: str | Path) -> Path:
-    """The file or folder that ``source`` means: a shipped name, or a path.
+    """The file or folder that ``source`` means: a shipped name, a name of the catalogue or a hub id that was fetched, or a path.
 
     Raises:
-        CheckpointError: It means nothing.
+        CheckpointError: It means nothing, or weights that have not been fetched.
     """
     ours = shipped()
-    if str(source) in ours:
-        return ours[str(source)]
+    name = str(source)
+    if name in ours:
+        return ours[name]
     path = Path(source).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"{source} is neither a file nor one of the shipped weights ({', '.join(ours) or 'none'}).")
-    return path
+    if path.exists() and name not in CATALOGUE:
+        return path
+    if name in CATALOGUE or is_hub_id(name):
+        here = cached(name)
+        if here is None:
+            raise not_cached(name)
+        return here
+    raise CheckpointError(
+        f"{source} is neither a file or folder, nor one of the shipped weights ({', '.join(ours) or 'none'}), "
+        "nor a name in the catalogue (see: pristina weights list)."
+    )
 
 
 def load_network(path: Path, kind: str) -> tuple[PatchUNet, dict[str, Any]]:
@@ -55,14 +72,22 @@ def load_network(path: Path, kind: str) -> tuple[PatchUNet, dict[str, Any]]:
     return network.to(memory_format=torch.channels_last), header  # type: ignore[call-overload]
 
 
-def load_prior(source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Prior:
-    """A prior, ready to use.
+def load_prior(
+    source: str | Path | nn.Module,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    reading: Reading = Reading(),
+) -> Prior:
+    """A prior, ready to use; nothing is downloaded.
 
     Args:
-        source: A shipped name (``"faces"``), or a path to a weight file. A prior is passed through.
+        source: A shipped name (``"faces"``); a file of ours, or a foreign checkpoint (ADM, DDPM "simple", and all that fits them); a
+            diffusers folder; a name of the catalogue or a hub id that was fetched before. A prior is passed through.
         device: Where to put it.
         dtype: Where its network computes; None takes the fastest that is safe on the device (bfloat16 only where the
             hardware has it, else float32).
+        reading: What a foreign checkpoint's tensors cannot say, where it has to be said.
 
     Raises:
         CheckpointError: There is no such file, or it cannot be loaded exactly.
@@ -71,7 +96,102 @@ def load_prior(source: str | Path | nn.Module, *, device: str | torch.device = "
         return source.to(device)
     assert not isinstance(source, nn.Module)
     device = torch.device(device)
-    network, header = load_network(find_weights(source), "prior")
-    native = header["size_px"]
-    prior = flow_prior(network, domain=header["domain"], native=native, fixed=header["fixed_size"], dtype=dtype or fast_dtype(device))
+    dtype = dtype or fast_dtype(device)
+    path = find_weights(source)
+    header = read_header(path) if path.suffix == ".safetensors" else None
+    prior: UNetPrior
+    if header is None and not (path / EXPORT).exists():
+        recipe, tensors = open_checkpoint(path, reading)
+        prior = build_prior(recipe, tensors, dtype=dtype)
+        prior.source = dict(recipe["source"])
+        return prior.to(device)
+    if reading != Reading():
+        raise CheckpointError(f"{path} was written by pristina and says all about itself; leave the reading out.")
+    if header is not None and "unet2d" in header["network"]:
+        prior = build_prior(header, read_tensors(path), dtype=dtype)
+        original = {f"original_{k}": v for k, v in header["source"].items() if v}
+    else:
+        network, header = load_network(path, "prior") if header is not None else load_export(path)
+        native = header["size_px"]
+        prior = flow_prior(network, domain=header["domain"], native=native, fixed=header["fixed_size"], dtype=dtype)
+        original = {}
+    prior.source = {"file": str(path), "sha256": sha256_of(weights_of(path)), "layout": "pristina", **original}
+    return prior.to(device)
+
+
+def load_export(folder: Path) -> tuple[PatchUNet, dict[str, Any]]:
+    """The network in a diffusers folder that :func:`pristina.interop.export_diffusers` wrote for a network on folded pixels."""
+    header = json.loads((folder / EXPORT).read_text("utf-8"))
+    network = PatchUNet(header["network"])
+    network.unet.load_state_dict(read_tensors(weights_of(folder)))
+    return network.to(memory_format=torch.channels_last), header  # type: ignore[call-overload]
+
+
+def weights_of(path: Path) -> Path:
+    """The weight file itself, of a file or a diffusers folder."""
+    return weights_file(next(f for f in (path / "unet", path) if f.exists())) if path.is_dir() else path
+
+
+def load_kernel_prior(source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Prior:
+    """A prior of blur kernels, ready to use: one channel, in which -1 is nothing and 1 the kernel's maximum.
+
+    Args:
+        source: A shipped name (``"kernels"``), or a path to a weight file. A prior is passed through.
+        device: Where to put it.
+        dtype: Where its network computes; None takes the fastest that is safe on the device.
+
+    Raises:
+        CheckpointError: There is no such file, or it does not hold a prior of kernels.
+    """
+    if isinstance(source, Prior):
+        return source.to(device)
+    assert not isinstance(source, nn.Module)
+    device = torch.device(device)
+    network, header = load_network(find_weights(source), "kernel-prior")
+    prior = flow_prior(network, domain=header["domain"], native=header["size_px"], fixed=True, dtype=dtype or fast_dtype(device))
+    return prior.to(device)
+
+
+def load_direct(source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> DirectPrior:
+    """InDI's regressor, ready to use on pictures of any size.
+
+    Args:
+        source: A shipped name (``"photos-blind"``), or a path to a file of ours. A regressor is passed through.
+        device: Where to put it.
+        dtype: Where its network computes; None takes the fastest that is safe on the device.
+
+    Raises:
+        CheckpointError: There is no such file, or it does not hold a regressor.
+    """
+    if isinstance(source, DirectPrior):
+        return source.to(device)
+    assert not isinstance(source, nn.Module)
+    device, path = torch.device(device), find_weights(source)
+    network, header = load_network(path, "indi")
+    dtype = dtype or fast_dtype(device)
+    prior = DirectNetwork(network, domain=header["domain"], noise=header["noise"], eps=header["eps"], dtype=dtype)
+    prior.source = {"file": str(path), "sha256": sha256_of(path), "layout": "pristina"}
+    return prior.to(device)
+
+
+def load_conditional(
+    source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> ConditionalPrior:
+    """The network of :func:`pristina.methods.conditional_ddpm.conditional_ddpm`, ready to use on pictures of any size.
+
+    Args:
+        source: A shipped name, or a path to a file of ours. A conditional prior is passed through.
+        device: Where to put it.
+        dtype: Where its network computes; None takes the fastest that is safe on the device.
+
+    Raises:
+        CheckpointError: There is no such file, or it does not hold a conditional diffusion network.
+    """
+    if isinstance(source, ConditionalPrior):
+        return source.to(device)
+    assert not isinstance(source, nn.Module)
+    device, path = torch.device(device), find_weights(source)
+    network, header = load_network(path, "conditional")
+    prior = ConditionalNetwork(network, domain=header["domain"], dtype=dtype or fast_dtype(device))
+    prior.source = {"file": str(path), "sha256": sha256_of(path), "layout": "pristina"}
     return prior.to(device)

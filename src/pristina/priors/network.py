@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +34,9 @@ class PatchUNet(nn.Module):
     Args:
         settings: Everything that is needed to build it again, kept in the weights' metadata: ``channels`` (widths from fine to coarse),
             ``layers`` (residual blocks a level), ``attention`` (self-attention in the middle), ``patch``, ``norm``
-            ("group" or "pixel"), ``inputs`` and ``outputs`` (colour channels), ``labels`` (0, or the number of classes).
+            ("group" or "pixel"), ``inputs`` and ``outputs`` (colour channels), ``labels`` (0, or the number of classes); ``head``
+            ("linear" for a last layer without norm and non-linearity, and residual blocks that begin as nothing: learns small corrections
+            of its input much sooner; "norm", the default, is diffusers' own).
     """
 
     def __init__(self, settings: dict[str, Any]):
@@ -55,7 +58,14 @@ class PatchUNet(nn.Module):
         )
         if settings["norm"] == "pixel":
             _replace_group_norm(self.unet)
+        if settings.get("head", "norm") == "linear":
+            self.unet.conv_norm_out, self.unet.conv_act = nn.Identity(), nn.Identity()
+            for module in self.unet.modules():
+                if isinstance(module, ResnetBlock2D):
+                    nn.init.zeros_(module.conv2.weight)
+                    nn.init.zeros_(module.conv2.bias)
         nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(self.unet.conv_out.bias)
 
     @property
     def multiple(self) -> int:

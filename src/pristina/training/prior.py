@@ -71,9 +71,9 @@ class FlowTask:
         eps = torch.randn(x0.shape, generator=random)
         device = next(network.parameters()).device
         x0, eps, u = (v.to(device) for v in (x0, eps, u))
-        label = label.to(device) if self.settings.augment else None
+        told = label.to(device) if self.settings.augment else None
         w = u.view(-1, 1, 1, 1)
-        return (network(((1 - w) * x0 + w * eps).contiguous(memory_format=torch.channels_last), u, label) - (eps - x0)).square().mean()
+        return (network(((1 - w) * x0 + w * eps).contiguous(memory_format=torch.channels_last), u, told) - (eps - x0)).square().mean()
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -139,10 +139,11 @@ def train_prior(
         paths = [p for i, p in enumerate(paths) if i % 30]
     n = min(300, max(64, len(test_paths)))
     test = PictureStream(test_paths, settings.size_px, crop=settings.crop, seed=1, flip=False)
-    if settings.crop == "whole":
-        pixels = torch.stack([test.whole(i) for i in range(min(n, len(test_paths)))])
-    else:
-        pixels = torch.stack([test[i] for i in range(n)])
+    pixels = (
+        torch.stack([test.whole(i) for i in range(min(n, len(test_paths)))])
+        if settings.crop == "whole"
+        else torch.stack([test[i] for i in range(n)])
+    )
     torch.manual_seed(schedule.seed)
     network = PatchUNet(settings.network_settings())
     if start:

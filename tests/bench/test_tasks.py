@@ -1,0 +1,149 @@
+import pytest
+import torch
+from PIL import Image
+
+from pristina.bench.tasks import PictureSet, Task, degrade, load_pictures, load_suite, picture_size, suite_names
+from pristina.errors import InputError, OperatorError, SettingError, SizeError
+from pristina.methods.index import method
+from pristina.operators.index import parse_recipe
+from pristina.priors.base import SizeRule
+from pristina.priors.gaussian import GaussianPrior
+from pristina.restoration import make_settings
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_can_be_read_and_their_recipes_too(name):
+    suite = load_suite(name)
+    methods = [row.method for row in suite.rows]
+    assert methods[:2] == ["input", "mmse"] and suite.title and suite.about
+    for row in suite.rows[1:]:
+        make_settings(method(row.method), row.preset, row.settings)
+        assert method(row.method).operator != "never" or row.told in ("", "nothing")
+    assert not suite.published or set(suite.published.values) <= {row.name for row in suite.rows}
+    for task in suite.tasks:
+        for size_px in (64, 128):
+            sized = task.at(size_px)
+            operator = parse_recipe(sized.recipe, 0)
+            x = torch.rand(1, 3, size_px, size_px)
+            y = operator.degrade(x, degrade_draw())
+            assert operator.initial(y).shape[-2:] == x.shape[-2:]
+            if sized.form:
+                form = parse_recipe(sized.form, 0, unknown=True)
+                form.check(y)
+                assert form.picture_size(*y.shape[-2:]) == (size_px, size_px)
+
+
+def degrade_draw():
+    from pristina.types import Draw
+
+    return Draw(torch.Generator().manual_seed(0), 1)
+
+
+def test_the_papers_numbers_stand_in_the_suites():
+    structured, unstructured = load_suite("structured").published, load_suite("unstructured").published
+    assert structured.of("diip", "denoise", "psnr") == 28.37 and structured.of("bird", "x4", "lpips") == 0.294
+    assert unstructured.of("dreamclean", "drops", "ssim") == 0.643
+    assert unstructured.of("diip", "drops", "haarpsi") is None and unstructured.of("mmse", "jpeg", "psnr") is None
+    assert len(structured.values) == 7 and len(unstructured.values) == 3
+
+
+def test_lengths_in_braces_grow_with_the_pictures():
+    task = Task("t", "blur:sigma={1.6},size={21} | radon:n_angles=9,size={size}", form="blur:sigma={2.0}")
+    assert task.at(64).recipe == "blur:sigma=1.6,size=21 | radon:n_angles=9,size=64"
+    assert task.at(128).recipe == "blur:sigma=3.2,size=41 | radon:n_angles=9,size=128"
+    assert task.at(32).form == "blur:sigma=1"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('title = "A small suite"', ""), "not complete"),
+        (("batch = 2", "batsch = 2"), "'batsch' is not something that Suite has"),
+        (("batch = 2", "batch = 0"), "batch of at least one"),
+        (("builtin", "bultin"), "PictureSet"),
+        (('name = "x2"', 'name = "noise"'), "names of their own"),
+        (('name = "x2"', 'name = "a/b"'), "cannot name a file"),
+        (('told = "form"', 'told = "all"'), "nothing, form or truth"),
+        (("noise = [31.5]", "noise = [31.5, 1]"), "holds 2 numbers"),
+        (("seeds = [0, 1]", "seeds = [0, 1"), "not valid TOML"),
+    ],
+)
+def test_a_wrong_suite_is_named_with_its_fault(tmp_path, change, says):
+    text = (load_suite.__globals__["Path"](__file__).parent / "suite.toml").read_text()
+    assert change[0] in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(*change, 1))
+    with pytest.raises(SettingError, match=says) as caught:
+        load_suite(path)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_no_such_suite():
+    with pytest.raises(SettingError, match=r"neither a suite \(bird, diip"):
+        load_suite("smok")
+
+
+def test_pictures_from_a_folder(tmp_path):
+    for i, size in enumerate([(40, 30), (30, 40), (60, 60)]):
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        Image.new("RGB", size, (50 * i, 0, 255)).save(tmp_path / ("sub" if i == 1 else "") / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    names, pixels = load_pictures(PictureSet(tmp_path, count=3), 16)
+    assert names == ["0.png", "2.png", "sub/1.png"] and pixels.shape == (3, 3, 16, 16)
+    assert pixels[1, 0].unique().item() == pytest.approx(100 / 255)
+    assert load_pictures(PictureSet(tmp_path, crop="centre"), 30)[1].shape == (3, 3, 30, 30)
+    with pytest.raises(SizeError, match="too small for squares of 31"):
+        load_pictures(PictureSet(tmp_path, crop="centre"), 31)
+    with pytest.raises(InputError, match="holds 3 pictures; 4 are needed"):
+        load_pictures(PictureSet(tmp_path, count=4), 16)
+    with pytest.raises(InputError, match="not a folder"):
+        load_pictures(PictureSet(tmp_path / "none"), 16)
+    with pytest.raises(InputError, match="give --pictures"):
+        load_pictures(PictureSet(), 16)
+
+
+def test_built_in_pictures_and_squares_of_them():
+    _, whole = load_pictures(PictureSet(builtin=("astronaut",)), 32)
+    _, part = load_pictures(PictureSet(builtin=("astronaut@0,0,32",)), 32)
+    from skimage import data
+
+    assert torch.equal(part[0], torch.from_numpy(data.astronaut()[:32, :32].copy()).permute(2, 0, 1) / 255)
+    assert not torch.equal(whole, part)
+    for wrong, says in (("astronout", "no picture"), ("astronaut@1,2", "left,top,side")):
+        with pytest.raises(SettingError, match=says):
+            load_pictures(PictureSet(builtin=(wrong,)), 32)
+
+
+def test_the_size_is_the_suites_unless_the_prior_has_only_one():
+    prior = GaussianPrior()
+    assert picture_size(PictureSet(), prior) == 64
+    assert picture_size(PictureSet(size_px=32), prior) == 32
+    prior.size_rule = SizeRule(native=128)
+    assert (picture_size(PictureSet(), prior), picture_size(PictureSet(size_px=32), prior)) == (128, 32)
+    prior.size_rule = SizeRule(native=128, fixed=True)
+    assert picture_size(PictureSet(size_px=32), prior) == 128
+
+
+def test_a_degraded_picture_depends_on_its_place_and_the_seed_alone():
+    truth = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    task = Task("t", "motion:size=7 | area:factor=2 | noise:sigma=0.1")
+    three, two, other = degrade(task, truth, 0), degrade(task, truth[:2], 0), degrade(task, truth, 1)
+    assert torch.equal(three.y[:2], two.y) and not torch.equal(three.y, other.y)
+    assert three.y.shape == (3, 3, 12, 12) and three.initial.shape == truth.shape
+    assert not three.same  # each picture has its own kernel
+    assert not torch.equal(three.operators[0].parts[0].kernel(), three.operators[1].parts[0].kernel())
+    assert len({*three.seeds, *other.seeds}) == 6
+    assert not any(p.requires_grad for o in three.operators for p in o.parameters())
+    assert degrade(Task("t", "noise:sigma=0.1"), truth, 0).same
+    with pytest.raises(OperatorError):
+        degrade(Task("t", "blurr:sigma=1"), truth, 0)
+
+
+def test_the_noise_in_the_observation_is_not_the_noise_that_a_method_starts_from():
+    from pristina.bench.tasks import method_seeds
+
+    truth = torch.full((2, 3, 16, 16), 0.5)
+    noise = degrade(Task("t", "noise:sigma=1"), truth, 3).y - truth
+    for i, seed in enumerate(method_seeds(3, 2)):
+        start = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        assert abs(torch.corrcoef(torch.stack([start.flatten(), noise[i].flatten()]))[0, 1]) < 0.15

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from pristina.errors import SettingError
+from pristina.methods.bird import BIRD, bird
+from pristina.methods.index import method
+from pristina.methods.invert2restore import DESIGNED, Invert2Restore, invert2restore
+from pristina.methods.rectify import rectify
+from pristina.operators.base import Observation
+from pristina.operators.blur import GaussianBlur
+from pristina.operators.resample import Downsample
+from pristina.priors.gaussian import GaussianPrior
+from pristina.priors.generate import generate
+from tests.contract.battery import check_method
+
+PRIOR = GaussianPrior(0.0, 0.1)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("operator", "size"), [(None, 8), (GaussianBlur(1.0, size=5), 8), (Downsample(2), 4)])
+def test_battery(operator, size):
+    observation = Observation(noise(2, 3, size, size), operator)
+    check_method(invert2restore, observation, PRIOR, Invert2Restore(iterations=4, every=2), calls=5 * 5)
+    settings = Invert2Restore(start="inverse", refine=2, sampler_steps=3, iterations=1)
+    check_method(invert2restore, observation, PRIOR, settings, calls=3 * 2 + 3 + 3)
+
+
+def test_battery_full_gradient():
+    settings = Invert2Restore(iterations=2, sampler_steps=3, gradient="full", every=1)
+    check_method(invert2restore, Observation(noise(2, 3, 8, 8)), PRIOR, settings, calls=3 * 3, backward=2 * 3)
+
+
+def test_with_the_norm_alone_it_is_bird():
+    observation = Observation(noise(2, 3, 8, 8), GaussianBlur(1.0, size=5))
+    ours = invert2restore(observation, PRIOR, Invert2Restore(iterations=5, rectifier="norm", every=1))
+    theirs = bird(observation, PRIOR, BIRD(iterations=5))
+    assert torch.allclose(ours.picture, theirs.picture, atol=1e-6)
+    assert ours.operator.estimates() == theirs.operator.estimates()
+
+
+def test_as_designed_it_inverts_once_and_rectifies_once():
+    y = 0.3 + 0.4 * noise(2, 3, 16, 16)
+    result = invert2restore(Observation(y), PRIOR, DESIGNED)
+    assert (generate(PRIOR, result.extras["z_found"], 10) - y).abs().max() < 1e-3  # A is exact
+    z = rectify(result.extras["z"], torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)))
+    assert (z.changed == 0).all()  # B leaves nothing that could be found again
+    assert torch.equal(result.picture, generate(PRIOR, result.extras["z"], 10))  # C
+    assert method("invert2restore").preset("designed") is DESIGNED
+
+
+def test_without_rectifier_the_observation_comes_back():
+    y = 0.3 + 0.4 * noise(1, 3, 16, 16)
+    settings = Invert2Restore(start="inverse", iterations=0, sampler_steps=10, every=0, rectifier="none")
+    assert (invert2restore(Observation(y), PRIOR, settings).picture - y).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"start": "zero"}, "start"),
+        ({"rectifier": "all"}, "rectifier"),
+        ({"p_min": 0.0}, "p_min"),
+        ({"iterations": -1}, "iterations"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"gradient": "none"}, "gradient"),
+    ],
+)
+def test_settings_out_of_range(settings, says):
+    with pytest.raises(SettingError, match=says):
+        Invert2Restore(**settings)
