@@ -1,6 +1,6 @@
 """Full-size checkpoint layouts against the independent forward pass of ``tests/checkpoints/reference.py``; writes ``checkpoints.md``.
 
-Random weights in the layouts of FFHQ-256 (DPS's ``ffhq_10m.pt``) and CelebA-HQ-256 (SDEdit's ``celeba_hq.ckpt``). From the repository's root:
+Random weights in the layouts of FFHQ-256 (DPS's ``ffhq_10m.pt``) and CelebA-HQ-256 (SDEdit's ``celeba_hq.ckpt``). From the root:
 
     python -m benchmarks.checkpoints
 """

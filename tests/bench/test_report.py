@@ -93,7 +93,7 @@ def test_the_page_asks_nothing_of_anyone(findings, tmp_path):
     assert page.sources and all(s.startswith("data:image/") for s in page.sources)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"url\(|@import", text)
-    assert "DIIP &amp; co" in text and "it cannot &lt;do&gt; that" in text  # what suites say is escaped
+    assert "DIIP &amp; co" in text and "<li>diip, b: it cannot &lt;do&gt; that</li>" in text  # what suites say is escaped
     assert re.search(r'<td class="best" title="± 1.250">25.25</td>', text)
     assert '<td class="second" title="± 0.500">23.50<small class="paper">30.50</small></td>' in text
     assert '<tr class="oracle"><td>DPS' in text

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 
 from pristina.cli.weights import app
 from pristina.errors import CheckpointError
@@ -152,6 +153,19 @@ def test_nothing_is_fetched_unless_asked(server):
     with pytest.raises(CheckpointError, match="by hand"):
         load_prior("ffhq-p2")
     assert server.asked == []
+
+
+def test_a_hub_folder_in_the_cache_is_found_without_a_connection(server):
+    snapshot = cache_dir() / "hub" / "models--google--ddpm-ema-celebahq-256" / "snapshots" / "abc"
+    small = UNet2DModel(
+        sample_size=16, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2
+    )
+    small.save_pretrained(snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    for name in ("celebahq", "google/ddpm-ema-celebahq-256"):
+        prior = load_prior(name)
+        assert prior.domain == "aligned faces, 256 x 256 px" and prior.size_rule.fixed and prior.source["layout"] == "diffusers"
 
 
 def test_fetched_weights_have_their_name(server, monkeypatch, tmp_path, capsys):

@@ -47,7 +47,7 @@ def test_battery_with_operator():
 
 def test_it_fits_the_observation_through_the_operator():
     truth = torch.linspace(0.1, 0.9, 16).expand(1, 3, 16, 16)
-    settings = DIP(iterations=150, channels=16, scales=2, jitter=0, average=0)
+    settings = DIP(iterations=100, channels=16, scales=2, jitter=0, average=0, stop="iterations")
     result = dip(Observation(F.avg_pool2d(truth, 2), Pool()), None, settings)
     assert result.trace["loss"][-1] < 1e-3 < result.trace["loss"][0]
     assert (result.picture - truth).square().mean() < 5e-3
@@ -56,7 +56,7 @@ def test_it_fits_the_observation_through_the_operator():
 def test_blind_ignores_the_operator_and_leaves_it_alone():
     operator = Gain()
     y = torch.full((1, 3, 16, 16), 0.3)
-    settings = DIP(iterations=60, channels=8, scales=2, jitter=0, average=0)
+    settings = DIP(iterations=60, channels=8, scales=2, jitter=0, average=0, stop="iterations")
     with_operator = dip(Observation(y, operator), None, settings).picture.mean()
     blind = dip(Observation(y, operator), None, DIP(**(vars(settings) | {"blind": True}))).picture.mean()
     assert abs(with_operator - 0.6) < 0.05 and abs(blind - 0.3) < 0.05

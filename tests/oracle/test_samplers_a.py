@@ -70,39 +70,65 @@ def case(operator: Operator) -> Case:
 
 
 @pytest.mark.parametrize("operator", [Operator(), Pool()])
-@pytest.mark.parametrize("zeta", [0.0, 0.3])
+@pytest.mark.parametrize("zeta", [0.0, 1.0])
 def test_diffpir_is_exact_when_it_knows_the_spread(operator, zeta):
-    """Each proximal step is then ``E[x0 | x_t, y]``, and the mean is the posterior's within the Monte-Carlo error.
+    """Each proximal step is then ``E[x0 | x_t, y]``, and the mean is the posterior's within the Monte-Carlo error, at 20 steps already.
 
-    The largest of 16 pixels may be off by 4 standard errors. The chains' own spread stays too small at so few steps: from 0.3 to 0.5 of the
-    posterior's; with 200 steps from 0.4 to 0.65.
+    The worst of 16 pixels may be off by 4 standard errors (measured: 1.4 to 1.7). The chains' own spread is too small at so few steps: 0.4
+    to 0.75 of the posterior's.
     """
     c = case(operator)
-    _, errors, ratio = c.off(diffpir(c.observation, c.prior, DiffPIR(steps=50, lam=1.0, zeta=zeta, spread=SPREAD)))
+    _, errors, ratio = c.off(diffpir(c.observation, c.prior, DiffPIR(steps=20, lam=1.0, zeta=zeta, spread=SPREAD)))
     assert errors < 4
-    assert 0.2 < ratio < 0.6
+    assert 0.3 < ratio < 0.9
 
 
 @pytest.mark.parametrize("operator", [Operator(), Pool()])
-def test_diffpir_of_the_paper_is_off(operator):
-    """Without the spread it trusts the data too much where there is much noise, and forgets that only as the steps at little noise add up."""
+def test_diffpir_of_the_paper_is_exact_in_the_limit(operator):
+    """Without the spread it trusts the data too much where there is much noise, and forgets that as steps at little noise add up.
+
+    Measured: at 50 steps 4 to 7 standard errors off, at 400 steps 2 to 3.2; the bound at 400 is 5, and there it must be nearer than at 50.
+    The default (20 steps, lam 4), which does better on faces, is off by 0.13 to 0.21 of the reach; the bound is 0.3.
+    """
     c = case(operator)
-    few, errors, _ = c.off(diffpir(c.observation, c.prior, DiffPIR(steps=50, lam=1.0)))
-    many, _, _ = c.off(diffpir(c.observation, c.prior, DiffPIR(steps=400, lam=1.0)))
-    print(few, errors, many)
-    assert errors > 8 and many < 0.7 * few
+    off_few, errors_few, _ = c.off(diffpir(c.observation, c.prior, DiffPIR(steps=50, lam=1.0)))
+    off_many, errors_many, ratio = c.off(diffpir(c.observation, c.prior, DiffPIR(steps=400, lam=1.0)))
+    assert errors_many < 5 and errors_many < errors_few and off_many < 0.6 * off_few
+    assert 0.5 < ratio < 0.9
+    assert c.off(diffpir(c.observation, c.prior, DiffPIR()))[0] < 0.3
 
 
 @pytest.mark.parametrize("operator", [Operator(), Pool()])
-def test_dps_is_off(operator):
+def test_dps_is_off_by_its_step_size(operator):
+    """DPS puts ``zeta / ||r||`` for the unknown precision of the residual, and x0 for all the pictures x_t could become: no limit is exact.
+
+    Measured with the defaults: off by 0.04 of the reach (denoising) and 0.22 (x2), about 3.6 standard errors at worst, the spread 0.6 to 0.8
+    of the posterior's. With the paper's zeta of 0.3 it follows the observation too little here: off by 0.63 to 0.7.
+    """
     c = case(operator)
-    for zeta in (0.3, 0.5, 1.0, 2.0):
-        print(zeta, c.off(dps(c.observation, c.prior, DPS(zeta=zeta))))
+    off, _, ratio = c.off(dps(c.observation, c.prior, DPS()))
+    assert off < 0.35
+    assert 0.4 < ratio < 1.0
+    assert 0.5 < c.off(dps(c.observation, c.prior, DPS(zeta=0.3)))[0] < 1
 
 
-@pytest.mark.parametrize("operator", [Operator(), Pool()])
-def test_gdp_is_off(operator):
-    c = case(operator)
-    for scale in (2000.0, 3000.0, 6000.0):
-        print(scale, c.off(gdp(c.observation, c.prior, GDP(scale=scale))))
-    print(c.reach, c.sd.mean())
+def test_gdp_is_right_at_one_scale_only():
+    """GDP's push depends neither on the noise of y nor on the variance of the step: a small scale stays near the prior, a large one fits the noise.
+
+    Measured when denoising, 50 steps: with scale 1000 the mean is off by 0.23 of the reach, all of it towards the prior; with 3000 (the default)
+    by 0.17, at 50 standard errors, all of it towards y, and with a quarter of the posterior's spread; with 6000 by 0.21, which is y itself.
+    For x2 the default is off by 0.78 of the reach, for a scale that suits one operator does not suit another.
+    """
+    c = case(Operator())
+    towards = (c.observation.y[0, 0].double() - c.mean).flatten()
+    offs, errors, ratios, directions = [], [], [], []
+    for scale in (1000.0, 3000.0, 6000.0):
+        result = gdp(c.observation, c.prior, GDP(scale=scale))
+        off, error, ratio = c.off(result)
+        offs, errors, ratios = [*offs, off], [*errors, error], [*ratios, ratio]
+        directions.append(float(F.cosine_similarity((result.picture[:, 0].double().mean(0) - c.mean).flatten(), towards, dim=0)))
+    assert max(offs) < 0.3 and min(errors) > 8
+    assert directions[0] < -0.95 and directions[1] > 0.95 and directions[2] > 0.99
+    assert ratios[0] > 0.8 and ratios[1] < 0.5 and ratios[2] < 0.1
+    pooled = case(Pool())
+    assert 0.5 < pooled.off(gdp(pooled.observation, pooled.prior, GDP()))[0] < 1

@@ -158,7 +158,7 @@ def write_markdown(findings: Findings, path: Path, facts: Sequence[tuple[str, st
             "",
         ]
     if findings.failures:
-        out += ["## Not run", "", *_failures(findings), ""]
+        out += ["## Not run", "", *(f"* {text}" for text in _failures(findings)), ""]
     out += ["## Seconds and memory", "", _times_about(findings), ""]
     out += _markdown(["seconds for a picture", *head[1:], "peak memory, MB"], [[label, *texts] for label, texts in _times(findings)])
     _write(path, "\n".join(out) + "\n")
@@ -247,7 +247,7 @@ def _published(findings: Findings) -> list[tuple[str, list[str]]]:
 
 
 def _failures(findings: Findings) -> list[str]:
-    return [f"* {row}, {task}: {error}" for row, task, error in findings.failures]
+    return [f"{row}, {task}: {error}" for row, task, error in findings.failures]
 
 
 def _grid(findings: Findings, task: str) -> list[tuple[str, list[str]]]:
@@ -323,7 +323,7 @@ def _cost_plot(findings: Findings, metric: str, cost: str) -> str:
         axes.set_title(task.title or task.name, fontsize=9)
         axes.set_xlabel("network calls" if cost == "calls" else "seconds", fontsize=8)
         axes.set_ylabel(TITLES.get(metric, metric), fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
         axes.grid(alpha=0.3)
     return _svg(figure)
 
@@ -343,7 +343,7 @@ def _trace_plot(findings: Findings, task: str) -> str:
             _log(axes.yaxis, axes.set_yscale)
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylabel("loss" if name == "loss" else "PSNR to the truth, dB", fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
         axes.grid(alpha=0.3)
     return _svg(figure)
 
@@ -360,7 +360,7 @@ def _log(axis: Any, set_scale: Any) -> None:
     """A logarithmic axis with plain numbers on it."""
     set_scale("log")
     axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(lambda value, _: "")
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" and axis.axis_name == "y" else "")
 
 
 def _svg(figure: Any) -> str:

@@ -11,7 +11,11 @@ from pristina.errors import PristinaError
 app = App(name="pristina", help="Restore pictures when nobody knows what happened to them.", version_flags=["--version"])
 app.command("pristina.cli.restore:restore", name="restore", help="Restore a picture.")
 app.command("pristina.cli.degrade:degrade", name="degrade", help="Damage a picture in a known way.")
+app.command("pristina.cli.measure:measure", name="measure", help="Measure a picture, against the truth if there is one.")
+app.command("pristina.cli.bench:bench", name="bench", help="Measure methods on degraded pictures, all alike.")
 app.command("pristina.cli.train:app", name="train", help="Train weights on your own pictures.")
+app.command("pristina.cli.weights:app", name="weights", help="List, fetch, check and convert weights.")
+app.command("pristina.cli.doctor:doctor", name="doctor", help="Say what runs on this machine, how long, and in how much memory.")
 
 
 def main(words: list[str] | None = None) -> None:

@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from pristina.errors import MissingExtra, SettingError
 
+if TYPE_CHECKING:
+    from pristina.training.loop import Schedule
+
 app = App(name="train", help="Train weights on your own pictures.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long and how fast, for every kind of training.
+
+    Attributes:
+        images: Stop after this many pictures.
+        minutes: Stop after this much training time (interruptions not counted).
+        batch: Pictures a step, over all processes.
+        learning_rate: At its peak.
+        warmup: Steps until the peak of the learning rate.
+        ema: Decay of the averaged weights, a step.
+        save_minutes: Time between checkpoints: what a kill can cost.
+        compile: Use torch.compile.
+        workers: Processes that read pictures.
+        seed: Of everything that is drawn.
+    """
+
+    images: int = 0
+    minutes: float = 0
+    batch: int = 16
+    learning_rate: float = 6e-4
+    warmup: int = 100
+    ema: float = 0.999
+    save_minutes: float = 5
+    compile: bool = False
+    workers: int = 1
+    seed: int = 0
+
+    def schedule(self) -> Schedule:
+        """What the training loop takes.
+
+        Raises:
+            MissingExtra: The packages for training are not there.
+        """
+        try:
+            import accelerate  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra("Training needs the extra packages of pristina[train]: pip install 'pristina[train]'.") from error
+        from pristina.training.loop import Schedule
+
+        return Schedule(**dataclasses.asdict(self))
+
+
+Shares = Annotated[list[str] | None, Parameter(name="--share", negative="")]
+AnyRun = Annotated[Run, Parameter(name="*")]
 
 
 def parse_shares(texts: list[str] | None) -> dict[str, float]:
@@ -26,14 +78,6 @@ def parse_shares(texts: list[str] | None) -> dict[str, float]:
     return shares
 
 
-def require_training() -> None:
-    """Raise :class:`MissingExtra` unless the packages for training are there."""
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("Training needs the extra packages of pristina[train]: pip install 'pristina[train]'.") from error
-
-
 @app.command
 def prior(
     *,
@@ -46,19 +90,10 @@ def prior(
     channels: tuple[int, ...] = (128, 192, 256),
     layers: int = 1,
     patch: int = 4,
-    share: Annotated[list[str] | None, Parameter(negative="")] = None,
-    images: int = 0,
-    minutes: float = 0,
-    batch: int = 16,
-    learning_rate: float = 6e-4,
-    ema: float = 0.999,
-    warmup: int = 100,
-    save_minutes: float = 5,
-    workers: int = 1,
-    seed: int = 0,
-    compile_: Annotated[bool, Parameter(name="--compile")] = False,
+    share: Shares = None,
     start: Path | None = None,
     resume: bool = False,
+    run: AnyRun = Run(),
 ) -> None:
     """Train a diffusion prior on a folder of clean pictures.
 
@@ -84,33 +119,12 @@ def prior(
         Pixels folded into channels, a side.
     share
         PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
-    images
-        Stop after this many pictures.
-    minutes
-        Stop after this much training time (interruptions not counted).
-    batch
-        Pictures a step, over all processes.
-    learning_rate
-        At its peak.
-    ema
-        Decay of the averaged weights, a step.
-    warmup
-        Steps until the peak of the learning rate.
-    save_minutes
-        Time between checkpoints.
-    workers
-        Processes that read pictures.
-    seed
-        Of everything that is drawn.
-    compile_
-        Use torch.compile.
     start
         Weights of the same network to begin with, for instance trained at a smaller size.
     resume
         Go on with an interrupted run.
     """
-    require_training()
-    from pristina.training.loop import Schedule
+    schedule = run.schedule()
     from pristina.training.prior import PriorTraining, train_prior
 
     whole = crop == "whole"
@@ -118,5 +132,137 @@ def prior(
         domain=domain, size_px=size, crop=crop, channels=channels, layers=layers, patch=patch,
         attention=whole, norm="group" if whole else "pixel", fixed_size=whole,
     )  # fmt: skip
-    schedule = Schedule(images, minutes, batch, learning_rate, warmup, ema, save_minutes, compile_, workers, seed)
     train_prior(data, out, settings, schedule, held_out=held_out, weights=parse_shares(share), start=start, resume=resume)
+
+
+@app.command
+def indi(
+    *,
+    data: Path,
+    out: Path,
+    degraded: Path | None = None,
+    recipe: str = "photos-blind",
+    domain: str = "photographs with the damage it was trained on",
+    held_out: Path | None = None,
+    size: int = 64,
+    loss: Literal["l1", "l2"] = "l2",
+    times: Literal["mixture", "uniform", "linear", "quadratic"] = "mixture",
+    a: float = 1.0,
+    noise: Literal["none", "constant", "brownian"] = "none",
+    eps: float = 0.0,
+    share: Shares = None,
+    start: Path | None = None,
+    resume: bool = False,
+    run: AnyRun = Run(),
+) -> None:
+    """Train InDI's regressor, on pairs or on clean pictures that a recipe degrades.
+
+    Parameters
+    ----------
+    data
+        Clean pictures for a recipe; for --recipe pairs a folder of pairs (also as GoPro, DPDD or DIV2K lay them out).
+    out
+        NAME.safetensors.
+    degraded
+        The degraded pictures, if --data holds only the clean ones of the pairs.
+    recipe
+        What happens to the clean pictures: photos-blind, jpeg, denoise, deblur, x4; or pairs.
+    domain
+        One sentence about the pictures and their damage; it is kept with the weights.
+    held_out
+        Pictures (or pairs) for the held-out figures.
+    size
+        Side of the training crops, in pixels.
+    loss
+        l1 or l2.
+    times
+        The density of t.
+    a
+        Of the mixture: t = 1 with probability a / (1 + a).
+    noise
+        On the path.
+    eps
+        The size of that noise, in [0, 1] units.
+    share
+        PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
+    start
+        Weights of the same network to begin with.
+    resume
+        Go on with an interrupted run.
+    """
+    schedule = run.schedule()
+    from pristina.training.indi import InDITraining, train_indi
+
+    settings = InDITraining(
+        domain=domain, recipe=None if recipe == "pairs" else recipe, size_px=size, loss=loss, times=times, a=a, noise=noise, eps=eps
+    )
+    train_indi(data, out, settings, schedule, degraded=degraded, held_out=held_out, weights=parse_shares(share), start=start, resume=resume)
+
+
+@app.command
+def conditional(
+    *,
+    data: Path,
+    out: Path,
+    degraded: Path | None = None,
+    recipe: str = "photos-blind",
+    domain: str = "photographs with the damage it was trained on",
+    held_out: Path | None = None,
+    size: int = 64,
+    share: Shares = None,
+    start: Path | None = None,
+    resume: bool = False,
+    run: AnyRun = Run(),
+) -> None:
+    """Train a conditional diffusion network on the same pairs, to compare with InDI.
+
+    Parameters
+    ----------
+    data
+        Clean pictures for a recipe; for --recipe pairs a folder of pairs.
+    out
+        NAME.safetensors.
+    degraded
+        The degraded pictures, if --data holds only the clean ones of the pairs.
+    recipe
+        What happens to the clean pictures: photos-blind, jpeg, denoise, deblur, x4; or pairs.
+    domain
+        One sentence about the pictures and their damage; it is kept with the weights.
+    held_out
+        Pictures (or pairs) for the held-out figures.
+    size
+        Side of the training crops, in pixels.
+    share
+        PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
+    start
+        Weights of the same network to begin with.
+    resume
+        Go on with an interrupted run.
+    """
+    schedule = run.schedule()
+    from pristina.training.conditional import train_conditional
+    from pristina.training.pairs import PairTraining
+
+    settings = PairTraining(domain=domain, recipe=None if recipe == "pairs" else recipe, size_px=size)
+    train_conditional(
+        data, out, settings, schedule, degraded=degraded, held_out=held_out, weights=parse_shares(share), start=start, resume=resume
+    )
+
+
+@app.command(name="kernel-prior")
+def kernel_prior(*, out: Path, size: int = 32, resume: bool = False, run: AnyRun = Run(batch=32, learning_rate=1e-3)) -> None:
+    """Train a prior of blur kernels, which are drawn on the fly; BlindDPS needs one.
+
+    Parameters
+    ----------
+    out
+        NAME.safetensors.
+    size
+        Side of the network's pictures; the kernels are one pixel smaller.
+    resume
+        Go on with an interrupted run.
+    """
+    schedule = run.schedule()
+    from pristina.training.kernel_prior import KernelTraining, train_kernel_prior
+
+    train_kernel_prior(out, KernelTraining(size_px=size), schedule, resume=resume)

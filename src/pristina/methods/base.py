@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pristina.errors import InputError
 from pristina.operators.base import Observation, Operator
-from pristina.priors.base import SizeRule
+from pristina.priors.base import Prior, SizeRule
 from pristina.types import OnStep, Pictures, StepEvent
 
 
@@ -84,7 +84,7 @@ class Result:
         """Everything but the pictures, ready for JSON."""
         return {
             "method": self.method,
-            "settings": asdict(self.settings),
+            "settings": {k: v.domain if isinstance(v, Prior) else v for k, v in asdict(self.settings).items()},
             "seeds": self.seeds,
             "stopped": self.stopped,
             "cost": asdict(self.cost),

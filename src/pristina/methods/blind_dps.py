@@ -4,20 +4,20 @@ Glossary: y observation, x_t and k_t diffused picture and kernel, x0 and k0 what
 r residual y - k * x0, zeta step sizes.
 
 Source:
-    Chung et al., "Parallel diffusion models of operator and image for blind inverse problems", CVPR 2023, algorithm 1, and its released code:
-    ``x_s <- step(x_t) - zeta grad_x ||r||`` and ``k_s <- step(k_t) - zeta grad_k ||r||``, norm not squared, in [-1, 1] units, x0 and k0 clipped.
-    Deliberate differences:
+    Chung et al., "Parallel diffusion models of operator and image for blind inverse problems", CVPR 2023, algorithm 1, and its released
+    code: ``x_s <- step(x_t) - zeta grad_x ||r||`` and ``k_s <- step(k_t) - zeta grad_k ||r||``, norm not squared, in [-1, 1] units, x0 and
+    k0 clipped. Deliberate differences:
 
     * The norm is each picture's own (there it runs over the batch).
-    * Any number of steps, and any size: the step sizes, given for 1000 steps at 256 px with 64 px kernels, are multiplied by ``1000 / steps`` and
-      by ``sqrt(H W) / 256`` or ``kernel side / 64``, for a unit gradient is spread over that many pixels. They are constants, as in the paper;
-      the released code has sqrt(alpha_bar) for both.
-    * No penalty on the kernel's absolute sum, which is 1 for the normalised kernel whatever it is (the released one is 1 times it).
-    * True convolution with a kernel that has a middle pixel: the kernel network's last row and column are left out. There it is correlation with
-      an even kernel.
+    * Any number of steps, and any size: the step sizes, given for 1000 steps at 256 px with 64 px kernels, are multiplied by ``1000 /
+      steps`` and by ``sqrt(H W) / 256`` or ``kernel side / 64``, for a unit gradient is spread over that many pixels. They are constants, as
+      in the paper; the released code has sqrt(alpha_bar) for both.
+    * No penalty on the kernel's absolute sum, which is 1 for a normalised kernel whatever it is (the released code adds it, once).
+    * True convolution with a kernel that has a middle pixel: the last row and column of the kernel network's picture are left out. There it
+      is correlation with an even kernel.
     * The "small" variance, for priors that predict none. The returned kernel is k, not the raw k_0.
-    * The kernel prior is the project's own (:mod:`pristina.training.kernel_prior`). ``kernel_prior=None`` is the paper's ablation: a uniform one, for
-      which "the sample is itself", so that the kernel is found by gradient descent.
+    * The kernel prior is the project's own (:mod:`pristina.training.kernel_prior`). ``kernel_prior=None`` is the paper's ablation: a
+      uniform one, for which "the sample is itself", so that the kernel is found by gradient descent from noise.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BlindDPS:
 
     Attributes:
         steps: Network calls, each differentiated through; as many of the kernel's network.
-        kernel_prior: Where the kernel's prior comes from: a shipped name or a file, a prior of one channel, or None for a uniform one.
+        kernel_prior: The kernel's prior: a shipped name, a file, a prior of one channel, or None for a uniform one.
         kernel_px: Side of the kernel, odd: one less than what the kernel's prior was trained at.
         zeta: Step size of the picture, in the paper's units (1000 steps at 256 px).
         zeta_kernel: Step size of the kernel, likewise (64 px kernels).
@@ -55,7 +55,7 @@ class BlindDPS:
     kernel_prior: str | Prior | None = "kernels"
     kernel_px: int = 31
     zeta: float = 0.3
-    zeta_kernel: float = 0.3
+    zeta_kernel: float = 0.1
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= N_TIMESTEPS:
@@ -89,8 +89,8 @@ def blind_dps(
         on_step: Called after each step.
 
     Returns:
-        Pictures; the operator with the estimated kernels; trace ``loss`` (mean squared residual, [0, 1] units). The cost counts the calls of
-        the picture's network; those of the kernel's are as many and are in the extras as ``kernel_calls``.
+        Pictures; the operator with the estimated kernels; trace ``loss`` (mean squared residual, [0, 1] units). The cost counts the calls
+        of the picture's network; those of the kernel's, as many again, are in the extras as ``kernel_calls``.
 
     Raises:
         CheckpointError: There is no such kernel prior.

@@ -129,7 +129,7 @@ def advance(
     return space.crop(space.canvas(x_bar))
 
 
-def start(space: Spectrum, y: Tensor, around: Tensor, sigma_y: Tensor, sigma: Tensor, draw: Draw) -> Tensor:
+def first_picture(space: Spectrum, y: Tensor, around: Tensor, sigma_y: Tensor, sigma: Tensor, draw: Draw) -> Tensor:
     """The first, noisiest picture (variance exploding): ``sigma`` noise round the observation, round grey where there is none."""
     z = draw.normal(*space.shape(around))
     y, sigma_y = space.fill(y, around, sigma_y, torch.zeros_like(z))
@@ -206,7 +206,7 @@ def ddrm(
     books = Books(prior, settings.steps, on_step)
     pairs = step_pairs(settings.steps, len(prior.alpha_bar))
     picture = observation.initial()
-    x_t = start(space, y, to_signed(picture), sigma_y, sigma_at(prior, pairs[0][0]), draw)
+    x_t = first_picture(space, y, to_signed(picture), sigma_y, sigma_at(prior, pairs[0][0]), draw)
     why = "the chain is done"
     try:
         for t, s in pairs:

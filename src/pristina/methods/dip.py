@@ -8,8 +8,9 @@ Source:
     for deep image prior", TMLR 2023 (moving variance over a window); ``stop="diip"``: the two rules of :mod:`pristina.methods.diip`.
     Deliberate differences: back-tracking really restores (the weights are cloned, and the bad step is skipped; the notebook applies the
     bad gradient to weights that, on the CPU, were never saved); the notebooks' "parameter noise" has no effect and is left out; no peak is
-    picked against the truth; the average's weight of the past grows to its full value, lest the first outputs linger; scales, width and
-    iterations of the defaults are for small pictures, the paper's are in :data:`PAPER`.
+    picked against the truth; the average's weight of the past grows to its full value, lest the first outputs linger; scales, width,
+    iterations and the stopping rule of the defaults suit small pictures (on a face of 64 px ``emv`` stopped within 0.2 dB of the best
+    average under noise), the paper's are in :data:`PAPER`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class DIP:
         warm_up: Iterations before either of DIIP's rules may fire.
     """
 
-    iterations: int = 1000
+    iterations: int = 500
     learning_rate: float = 0.01
     channels: int = 64
     scales: int = 4
@@ -67,10 +68,10 @@ class DIP:
     average: float = 0.99
     backtrack_db: float = 5.0
     blind: bool = False
-    stop: Stop = "iterations"
+    stop: Stop = "emv"
     window: int = 50
     patience: int = 100
-    epsilon: float = 0.0005
+    epsilon: float = 0.001
     warm_up: int = 200
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class DIP:
             raise SettingError("jitter must not be negative, and average must lie in [0, 1).")
 
 
-PAPER = DIP(iterations=3000, channels=128, scales=5)
+PAPER = DIP(iterations=3000, channels=128, scales=5, stop="iterations")
 
 
 class _Fit:

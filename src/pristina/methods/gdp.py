@@ -7,10 +7,12 @@ Source:
     Fei et al., "Generative diffusion prior for unified image restoration and enhancement", CVPR 2023, and its released code: ``mean <- mean
     - s grad L``, the gradient through A only, never through the network, and not multiplied by the variance as the paper prints.
     Deliberate differences: any number of steps, s multiplied by ``1000 / steps``; s, which belongs to a mean over 256 x 256 px, is multiplied
-    by ``H W / 256^2``, so that a pixel is pushed as far as there; the "small" variance, for a prior that predicts none; the optimiser round the
-    mean, which never sees a gradient, is left out; the light model's guidance, applied twice there from the same x0, is one of twice the scale
-    (:data:`LIGHT`); its exposure, colour and smoothness terms, commented out there, are left out; windows overlap by half and share one A and
-    one gradient, taken on the averaged x0. Any operator's learnable parameters are fitted the way f and M are.
+    by ``H W / 256^2``, so that a pixel is pushed as far as there; the scales of the default and of :data:`LIGHT` were tuned on faces of
+    64 px, for at few steps the paper's overshoot; the "small" variance, for a prior that predicts none; the optimiser round the mean, which
+    never sees a gradient, is left out; the light model's guidance is applied once (there twice from the same x0); its exposure, colour and
+    smoothness terms, commented out there, are left out; windows overlap by half and share one A and one gradient, taken on the averaged x0.
+    Any operator's learnable parameters are fitted the way f and M are.
+    Because the push knows neither the noise of y nor the variance of the step, GDP fits the noise as well, and is the least exact sampler.
 """
 
 from __future__ import annotations

@@ -2,17 +2,17 @@
 
 Glossary: y observation, H the operator and eta its unknown parameters, z noise, xi fresh noise, x = G(z).
 
-Three steps: A invert (G(z) = y), B rectify (the nearest noise that passes for N(0, I), see :mod:`pristina.methods.rectify`), C generate. Fully
-blind when nothing is known about the damage; partially blind when its form is: then ``||y - H_eta(G(z))||^2`` is minimised over both.
+Three steps: A invert (G(z) = y), B rectify (the nearest noise that passes for N(0, I), see :mod:`pristina.methods.rectify`), C generate.
+Fully blind when nothing is known about the damage; partially blind when its form is: ``||y - H_eta(G(z))||^2`` is minimised over both.
 
 Source:
     Chihaoui and Favaro, "Invert2Restore", 2025. The text of its three algorithms was not available; steps A to C follow its summaries, what
-    is inside them was designed here. :data:`DESIGNED` is the first design, A and B once each, A by fixed-point inversion of the sampler.
-    It turned out weak on small face priors, so the default differs in two ways. (1) A is a fit by Adam from typical noise, not an inversion:
-    a clean picture, too, inverts to noise that fails the tests (norm 0.4 to 1.2 of the sphere's, colours correlated), because neither prior
-    nor few-step sampler is exact; correcting that costs the content: 20 to 25 dB at 32 px for a *clean* picture, and 10 dB with an
-    early prior. (2) B is applied every few iterations, not once: the fit then puts the content back that a correction took. With
-    ``rectifier="norm"`` and ``every=1`` this is BIRD.
+    is inside them was designed here. :data:`DESIGNED` is the first design: A and B once each, A by fixed-point inversion of the sampler
+    (which reproduces y to 38 dB and more, so that no descent follows it). It turned out weak on small face priors, so the default differs.
+    (1) A is a fit by Adam from typical noise, not an inversion: a clean picture, too, inverts to noise that fails the tests (norm 0.4 to
+    1.2 of the sphere's, colours correlated), because neither prior nor few-step sampler is exact, and correcting that costs content: at
+    32 px a *clean* picture comes back at 20 to 25 dB. (2) B is applied every few iterations, not once: the fit then puts the content back
+    that a correction took. With ``rectifier="norm"`` and ``every=1`` this is BIRD.
 """
 
 from __future__ import annotations

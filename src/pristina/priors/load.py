@@ -107,7 +107,7 @@ def load_prior(
         return prior.to(device)
     if reading != Reading():
         raise CheckpointError(f"{path} was written by pristina and says all about itself; leave the reading out.")
-    if header is not None and "unet2d" in header["network"]:
+    if header is not None and "unet2d" in header.get("network", {}):
         prior = build_prior(header, read_tensors(path), dtype=dtype)
         original = {f"original_{k}": v for k, v in header["source"].items() if v}
     else:

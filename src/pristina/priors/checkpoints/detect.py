@@ -161,9 +161,10 @@ def open_checkpoint(path: Path, reading: Reading = Reading()) -> tuple[dict[str,
     layout = LAYOUTS[layout_name]
     try:
         found = layout.infer(tensors)
-        if found.outputs not in (found.inputs, 2 * found.inputs) or found.inputs > 4:
+        if found.outputs not in (found.inputs, 2 * found.inputs) or found.inputs > 3:
             raise CheckpointError(
-                f"It takes {found.inputs} channels and gives {found.outputs}: a conditional network (an upsampler, say), not a prior."
+                f"It takes {found.inputs} channels and gives {found.outputs}: a conditional network (an upsampler, say) or one of codes, "
+                "not a prior for pictures."
             )
         sha256 = sha256_of(path)
         known, certain = identify(path.name, sha256, path.stat().st_size)

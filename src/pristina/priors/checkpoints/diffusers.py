@@ -60,8 +60,8 @@ def open_folder(path: Path, reading: Reading) -> tuple[dict[str, Any], Tensors]:
     predicts, schedule = read_scheduler(_json(scheduler / "scheduler_config.json") if scheduler else {})
     unet2d = network.settings["unet2d"]
     n_in, n_out = unet2d["in_channels"], unet2d["out_channels"]
-    if n_out not in (n_in, 2 * n_in):
-        raise CheckpointError(f"{path} takes {n_in} channels and gives {n_out}: a conditional network, not a prior.")
+    if n_out not in (n_in, 2 * n_in) or n_in > 3:
+        raise CheckpointError(f"{path} takes {n_in} channels and gives {n_out}: a conditional network or one of codes, not a prior.")
     network = fold_class(network, reading.label)
     known = next((k for k in CATALOGUE.values() if k.hub and k.hub.replace("/", "--") in str(path)), None)
     full = reading.or_else(known.reading) if known else reading
