@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -141,4 +140,6 @@ def convert(
         raise CheckpointError(f"{path} was written by pristina already; there is nothing to convert.")
     recipe, tensors = open_checkpoint(path, reading)
     save_weights(out, tensors, recipe, torch.float16 if half else torch.float32)
-    print(f"{out}: {recipe['source']['layout']}, {recipe['domain']}; read with {json.dumps(asdict(reading))}")
+    told = recipe["source"]
+    settled = f"; {told['attention']}, by {told['decided']}" if told.get("attention") else ""
+    print(f"{out}: from {told['layout']}, {recipe['domain']}{settled}")

@@ -55,7 +55,7 @@ class BlindDPS:
     kernel_prior: str | Prior | None = "kernels"
     kernel_px: int = 31
     zeta: float = 0.3
-    zeta_kernel: float = 0.1
+    zeta_kernel: float = 0.3
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= N_TIMESTEPS:

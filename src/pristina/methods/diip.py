@@ -44,7 +44,7 @@ class DIIP:
             passed its peak: damage that removes them), whichever fires ``first``, or ``none``.
         epsilon: Slope below which the run stops.
         k_min: Iterations before the Laplacian rule may fire.
-        warm_up: Iterations before the slope rule may fire.
+        warm_up: Iterations before the slope rule may fire: Adam's first momentum overshoots, and the loss stalls for some ten iterations.
         patience: Times in a row that a rule must fire.
         smoothing: Length of the moving average over which both rules look.
     """
@@ -57,9 +57,9 @@ class DIIP:
     rule: Rule = "first"
     epsilon: float = 0.001
     k_min: int = 100
-    warm_up: int = 20
+    warm_up: int = 50
     patience: int = 3
-    smoothing: int = 5
+    smoothing: int = 10
 
     def __post_init__(self) -> None:
         check_gradient(self.gradient)
