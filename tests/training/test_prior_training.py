@@ -68,7 +68,7 @@ def test_killed_and_resumed_gives_the_same_weights(folder, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PictureStream, "__getitem__", cut(None))
         with pytest.raises(PowerCut):
-            train_prior(folder, out, TINY, schedule(save_minutes=0.01))
+            train_prior(folder, out, TINY, schedule(save_minutes=1e-9))
     train_prior(folder, out, TINY, schedule(), resume=True)
     a, b = through.read_bytes(), out.read_bytes()
     head = int.from_bytes(a[:8], "little")  # the header holds times; the weights after it must agree
