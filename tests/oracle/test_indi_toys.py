@@ -209,6 +209,6 @@ def test_conditional_sampling_gives_the_posterior(eta):
             return (1 - alpha_bar).sqrt() / spread * (x_t - alpha_bar.sqrt() * condition / 2)
 
     y = torch.full((1, 1, 64, 64), 0.8)
-    x = 2 * conditional_ddpm(Observation(y), Gaussian(domain="", channels=1), ConditionalDDPM(500, eta)).picture - 1
+    x = 2 * conditional_ddpm(Observation(y), Gaussian(domain="", channels=1), ConditionalDDPM(1000, eta)).picture - 1
     assert float(x.mean()) == pytest.approx(0.3, abs=0.01)
     assert float(x.std()) == pytest.approx(0.1, rel=0.1)
