@@ -30,10 +30,10 @@ TEXT = """# Full-size checkpoints
 
 Random weights in two published layouts, one picture of 256 x 256 px, float32: the converted network against an independent forward pass
 written directly on the original names ([reference.py](../tests/checkpoints/reference.py)), which shares no code with the conversion.
-The bound is 1e-4. Written by `python -m benchmarks.checkpoints` with torch {torch} on {machine}, {threads} thread, a busy machine: the
-times are upper bounds.
+The bound is 1e-4. Written by `python -m benchmarks.checkpoints` with torch {torch} on {machine}, {threads} thread; times are
+seconds of one processor core.
 
-| layout | parameters | largest difference | largest output | wrong attention order would differ by | load, s | forward, s |
+| layout | parameters | largest difference | largest output | wrong attention order would differ by | load, CPU s | forward, CPU s |
 |---|---|---|---|---|---|---|
 {layouts}
 
@@ -41,7 +41,7 @@ times are upper bounds.
 
 `restore` (method `mmse`, one call) of one 256-px picture with the checkpoint in each form that `load_prior` takes.
 
-| form | size, MB | layout in the record | file and hash in the record | largest difference to the first | load and restore, s |
+| form | size, MB | layout in the record | file and hash in the record | largest difference to the first | load and restore, CPU s |
 |---|---|---|---|---|---|
 {forms}
 """
@@ -52,12 +52,12 @@ def layout_row(name: str, path: Path, tensors: dict[str, torch.Tensor], form: Fo
     torch.save(tensors, path)
     x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([400.0])
-    begun = time.perf_counter()
+    begun = time.process_time()
     prior = load_prior(path, reading=reading, dtype=torch.float32)
-    loaded = time.perf_counter()
+    loaded = time.process_time()
     with torch.no_grad():
         found = prior.network(x, t).sample
-        called = time.perf_counter()
+        called = time.process_time()
         if form is FFHQ:
             expected, wrong = (adm_forward(tensors, form, x, t, heads=lambda c: c // 64, order=o) for o in ("legacy", "new"))
             other = f"{(wrong - expected).abs().max():.2g}"
@@ -91,9 +91,9 @@ def form_rows(folder: Path, checkpoint: Path, tensors: dict[str, torch.Tensor]) 
     picture = (picture + 0.1 * torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
     rows, first = [], None
     for name, path in forms.items():
-        begun = time.perf_counter()
+        begun = time.process_time()
         done = restore(picture, method="mmse", prior=str(path), settings={"sigma": 0.1}, device="cpu")
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         source = done.record()["prior_source"]
         first = done.picture.pixels if first is None else first
         worst = float((done.picture.pixels - first).abs().max())
