@@ -34,7 +34,7 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
 
     table = Table("name", "knows", "px", "licence", "here", box=None, pad_edge=False)
     for name in shipped_files():
-        table.add_row(name, "see its model card", "", "Apache-2.0", "shipped")
+        table.add_row(name, "see its model card", "", "see its model card", "shipped")
     for row in rows:
         where = "yes" if row["here"] else "no" if CATALOGUE[row["name"]].url or CATALOGUE[row["name"]].hub else "by hand"
         table.add_row(row["name"], row["knows"], str(row["size_px"]), row["licence"], where)

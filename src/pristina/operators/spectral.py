@@ -31,8 +31,6 @@ from pristina.operators.mask import Mask
 from pristina.operators.noise import Noise
 from pristina.operators.resample import Downsample
 
-BORDER_ERROR = 2.0  # inside, the estimate follows the observation; beyond the border nothing corrects it (1 to 3 do, 2 did best on faces)
-
 
 class Spectrum:
     """``A = U S V^T``; as it stands, of a mask: S is the mask, U and V are the identity.
@@ -75,8 +73,8 @@ class Spectrum:
             noise: Unit noise of the canvas, which the filled border gets too.
 
         Returns:
-            The canvas, and the root mean square over it of the noise and of the border's error, (B, 1, 1, 1). That error is taken to be
-            :data:`BORDER_ERROR` times what the estimate fails to explain inside, beyond the noise.
+            The canvas, and the root mean square over it of the noise and of the border's error, (B, 1, 1, 1). That error is taken to be as
+            large as what the estimate fails to explain inside, beyond the noise.
         """
         return y, sigma
 
@@ -178,7 +176,7 @@ class BlurSpectrum(Spectrum):
         share = 1 - y[0, 0].numel() / whole[0, 0].numel()
         whole += sigma * noise
         whole[inside] = y
-        return whole, (sigma**2 + share * BORDER_ERROR**2 * unexplained).sqrt()
+        return whole, (sigma**2 + share * unexplained).sqrt()
 
 
 def what_matters(operator: Operator) -> list[Operator]:
