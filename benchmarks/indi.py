@@ -59,6 +59,14 @@ RECIPES = {
     "mixed": f"blur:sigma=1.2,size=9 | noise:sigma={12 / 255} | jpeg:quality=35",
 }  # fmt: skip
 
+SPECIALITY = {
+    "jpeg": ("JPEG", "clean"),
+    "denoise": ("noise", "real", "clean"),
+    "deblur": ("defocus", "camera", "clean"),
+    "x4": ("x4", "clean"),
+}
+"""What the tasks begin with on which a specialist is measured."""
+
 
 def pictures_of(folder: Path, count: int, size: int = 0) -> list[Tensor]:
     """The first ``count`` pictures of a folder, each (1, 3, H, W) in [0, 1]; their middle ``size`` px if that is not 0."""
@@ -182,8 +190,8 @@ def strips(path: Path, rows: Sequence[Sequence[tuple[str, Tensor]]], side: int =
 @app.command
 def quality(
     *, pictures: Path, blind: str = "photos-blind", specialists: tuple[str, ...] = (), prior: str = "", kernels: Path | None = None,
-    real: Path | None = None, count: int = 24, size: int = 0, bm3d: bool = False,
-    wavelet: bool = False, classical: bool = True, out: Path = Path("benchmarks/results"),
+    real: Path | None = None, count: int = 24, size: int = 0, bm3d: bool = False, tasks: tuple[str, ...] = (),
+    wavelet: bool = False, classical: bool = True, name: str = "indi-quality", out: Path = Path("benchmarks/results"),
 ) -> None:  # fmt: skip
     """PSNR of every restorer on every task, at full size.
 
@@ -195,47 +203,60 @@ def quality(
         A folder of NNN_noisy and NNN_clean pictures.
     size
         Only the middle of each picture, in px; 0 takes the whole.
+    specialists
+        Weights called jpeg, denoise, deblur or x4: each is measured on its own kind of damage, and on clean pictures.
     bm3d
         BM3D too; needs the package bm3d.
+    tasks
+        Only the tasks whose names begin so; all if empty.
     wavelet
         Wavelet shrinkage too; needs the package PyWavelets.
     """
     clean = pictures_of(pictures, count, size)
-    tasks: dict[str, list[tuple[Tensor, Observation, Restorer | None]]] = {}
-    for name, recipe in RECIPES.items():
+    cases_of: dict[str, list[tuple[Tensor, Observation, Restorer | None]]] = {}
+    for task, recipe in RECIPES.items():
         operators = [parse_recipe(recipe, 1000 + i) for i in range(len(clean))]
-        tasks[name] = [(x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, operators, strict=True))]
+        cases_of[task] = [(x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, operators, strict=True))]
     if kernels:
         blurs = [KernelBlur(k) for k in load_kernels(kernels)]
         chosen = [blurs[i % len(blurs)] for i in range(len(clean))]
-        tasks["camera shake"] = [(x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, chosen, strict=True))]
-    tasks["clean"] = [(x, Observation(x), None) for x in clean]
+        cases_of["camera shake"] = [
+            (x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, chosen, strict=True))
+        ]
+    cases_of["clean"] = [(x, Observation(x), None) for x in clean]
     if real:
         found = pictures_of(real, 10_000, size)
         noisy = [i for i, path in enumerate(list_pictures(real)) if path.stem.endswith("_noisy")]
-        tasks["real noise"] = [(found[i - 1], Observation(found[i]), None) for i in noisy]  # sorted: NNN_clean comes just before NNN_noisy
+        cases_of["real noise"] = [
+            (found[i - 1], Observation(found[i]), None) for i in noisy
+        ]  # sorted: NNN_clean comes just before NNN_noisy
 
-    restorers: dict[str, Restorer] = {f"InDI {name}": by_indi(load_direct(name)) for name in (blind, *specialists)}
+    restorers: dict[str, Restorer] = {f"InDI {Path(w).stem}": by_indi(load_direct(w)) for w in (blind, *specialists)}
     if prior:
         restorers[f"mmse of {prior}"] = by_mmse(prior)
     if classical:
-        restorers |= {name: by_skimage(function) for name, function in CLASSICAL.items()}
+        restorers |= {known: by_skimage(function) for known, function in CLASSICAL.items()}
     if wavelet:
         restorers["wavelet"] = by_skimage(_wavelet)
     if bm3d:
         restorers["BM3D"] = by_skimage(_bm3d)
 
     rows, shown = [], []
-    for task, cases in tasks.items():
+    for task, cases in cases_of.items():
+        if tasks and not task.startswith(tasks):
+            continue
         before = torch.cat([psnr(o.initial().clamp(0, 1), x) for x, o, _ in cases])
         row, strip = [task, f"{before.mean():.2f}"], [(f"{task}: input", cases[0][1].initial())]
-        for name, restore in restorers.items():
+        for restorer, restore in restorers.items():
+            if not task.startswith(SPECIALITY.get(restorer.removeprefix("InDI "), task)):
+                row.append("")
+                continue
             after = []
             for i, (x, observation, _) in enumerate(cases):
                 picture = restore(observation, i)
                 after.append(psnr(picture, x))
-                if i == 0 and name.startswith("InDI"):
-                    strip.append((name, picture))
+                if i == 0 and restorer.startswith("InDI"):
+                    strip.append((restorer, picture))
             change = torch.cat(after) - before
             row.append(f"{before.mean() + change.mean():.2f} ({change.min():+.1f} to {change.max():+.1f})")
         told = [(restore(o, i), x) for i, (x, o, restore) in enumerate(cases) if restore]
@@ -245,8 +266,8 @@ def quality(
         print(" | ".join(row), flush=True)
     head = ["task", "input", *restorers, "Richardson-Lucy, told the kernel"]
     notes = f"PSNR in dB over {len(clean)} pictures; in brackets the worst and the best change of a single picture against its input."
-    write(out, "indi-quality", "InDI on photographs", head, rows, notes)
-    strips(out / "indi-quality.png", shown)
+    write(out, name, "InDI on photographs", head, rows, notes)
+    strips(out / f"{name}.png", shown)
 
 
 def curve(cases: list[tuple[Tensor, Observation]], restore: Restorer) -> list[float]:

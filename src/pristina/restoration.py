@@ -14,16 +14,23 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from pristina.auto import choose
 from pristina.errors import InputError, SettingError
 from pristina.image.fit import fit
+from pristina.image.look import look
 from pristina.image.picture import Picture
 from pristina.methods.base import Cost, Result
 from pristina.methods.index import Entry, method
+from pristina.methods.uncertainty import sampled
 from pristina.operators.base import Observation, Operator
 from pristina.operators.index import parse_recipe
-from pristina.priors.base import Prior
-from pristina.priors.load import load_prior
+from pristina.priors.base import Prior, SizeRule
+from pristina.priors.direct import ConditionalPrior, DirectPrior
+from pristina.priors.load import kind_of, load_weights
 from pristina.types import OnStep, generators
+
+PRIORS = {"diffusion": "faces", "direct": "photos-blind", "none": None}
+"""The weights that are taken for a method when none are named."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,14 @@ class Restored:
         result: What the method found, at the size at which it worked.
         notes: What the user should know, in sentences.
         inputs: Everything that went in, ready for JSON.
+        std: Of several samples, the standard deviation of each pixel, (3, H, W), in [0, 1] units; None if there is one.
     """
 
     picture: Picture
     result: Result
     notes: list[str] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
+    std: Tensor | None = None
 
     @property
     def operator(self) -> Operator | None:
@@ -118,12 +127,13 @@ def best_device(device: str) -> torch.device:
 def restore(
     picture: str | Path | Picture | Tensor,
     *,
-    method: str = "diip",
-    prior: str | Path | Prior = "faces",
+    method: str = "auto",
+    prior: str | Path | Prior | DirectPrior | ConditionalPrior | None = None,
     operator: Operator | str | None = None,
     preset: str | None = None,
     settings: Mapping[str, Any] | Any | None = None,
     seed: int = 0,
+    samples: int = 1,
     device: str = "auto",
     on_step: OnStep | None = None,
 ) -> Restored:
@@ -131,12 +141,15 @@ def restore(
 
     Args:
         picture: A file, a :class:`Picture`, or pixels (3, H, W) in [0, 1].
-        method: One of :data:`pristina.methods.index.METHODS`.
-        prior: A shipped name, a weight file, or a prior.
+        method: One of :data:`pristina.methods.index.METHODS`; or ``auto``, which looks at the picture and chooses, see
+            :func:`pristina.auto.choose`.
+        prior: A shipped name, a weight file, or a prior; None takes :data:`PRIORS`.
         operator: The form of the damage for methods that use it, as an operator or a recipe; None when nothing is known.
         preset: Named settings of the method, such as ``paper``.
         settings: A settings object, or single settings by name, over those of the preset.
         seed: Of everything that is drawn.
+        samples: How many restorations to draw; of several the picture is the mean, and :attr:`Restored.std` says how far they lie apart,
+            see :func:`pristina.methods.uncertainty.sampled`.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         on_step: Called after each step; may raise :class:`pristina.errors.Cancelled`, which keeps the best result so far.
 
@@ -156,21 +169,33 @@ def restore(
         ((20, 12), 1)
     """
     where = best_device(device)
-    entry = _method(method, operator)
-    chosen = settings if isinstance(settings, entry.settings) else make_settings(entry, preset, settings)
     source: dict[str, Any] = {}
     if isinstance(picture, (str, Path)):
         source = {"file": str(picture), "sha256": hashlib.sha256(Path(picture).read_bytes()).hexdigest()} if Path(picture).is_file() else {}
         picture = Picture.open(picture)
     elif isinstance(picture, Tensor):
         picture = Picture.from_pixels(picture)
+    notes, seen = list(picture.notes), None
+    if method == "auto":
+        if operator is not None or preset is not None or settings:
+            raise SettingError("An operator, a preset and settings belong to a method: name it too, for example --method bird.")
+        seen = look(picture)
+        choice = choose(seen, *(() if prior is None else (kind_of(prior), _name(prior))))
+        method, prior = choice.method, None if choice.method == "nothing" else prior
+        notes.append(choice.why)
+    entry = _method(method, operator)
+    chosen = settings if isinstance(settings, entry.settings) else make_settings(entry, preset, settings)
+    if prior is None and entry.prior not in PRIORS:
+        raise SettingError(
+            f"No weights for {method} come with pristina: train some (pristina train conditional) and name them with --prior."
+        )
+    prior = PRIORS[entry.prior] if prior is None or entry.prior == "none" else prior
     recipe = operator if isinstance(operator, str) or operator is None else operator.describe()
     form = parse_recipe(operator, seed, unknown=True) if isinstance(operator, str) else operator
-    loaded = load_prior(prior, device=where)
-    notes = list(picture.notes)
+    loaded = load_weights(entry.prior, prior, device=where)
 
     y = picture.pixels[None].to(where)
-    rule = loaded.size_rule
+    rule = SizeRule() if loaded is None else loaded.size_rule
     if form is None:
         y, back, note = fit(y, multiple=rule.multiple, minimum=rule.minimum, native=rule.native, fixed=rule.fixed)
         notes += [note] if note else []
@@ -180,21 +205,28 @@ def restore(
         def back(x: Tensor) -> Tensor:
             return x
 
-    if loaded.channels == 1:
+    if loaded is not None and loaded.channels == 1:
         y = y.mean(1, keepdim=True)
-    result = entry.function(Observation(y, form), loaded, chosen, generator=generators(seed, 1), on_step=on_step)
+    observation, random = Observation(y, form), generators(seed, 1)
+    if samples == 1:
+        result = entry.function(observation, loaded, chosen, generator=random, on_step=on_step)
+    else:
+        result = sampled(entry.function, observation, loaded, chosen, samples=samples, generator=random, on_step=on_step)
     restored = back(result.picture)[0]
+    std = back(result.extras["std"])[0].expand(3, -1, -1).cpu() if samples > 1 else None
     inputs = {
         "pristina": version("pristina"),
         "input": {**source, "size": list(picture.size)},
         "method": method,
-        "prior": str(prior) if isinstance(prior, (str, Path)) else type(prior).__name__,
+        "prior": None if prior is None else _name(prior),
         "prior_source": dict(getattr(loaded, "source", {})),
-        "domain": loaded.domain,
+        "domain": "" if loaded is None else loaded.domain,
+        "seen": None if seen is None else dataclasses.asdict(seen),
         "recipe": recipe,
         "preset": preset,
         "settings": dataclasses.asdict(chosen),
         "seed": seed,
+        "samples": samples,
         "machine": {
             "device": str(where),
             "dtype": str(getattr(loaded, "dtype", torch.float32)).removeprefix("torch."),
@@ -204,7 +236,11 @@ def restore(
             "processor": platform.machine(),
         },
     }
-    return Restored(picture.with_pixels(restored), result, notes, inputs)
+    return Restored(picture.with_pixels(restored), result, notes, inputs, std)
+
+
+def _name(prior: Any) -> str:
+    return str(prior) if isinstance(prior, str | Path) else type(prior).__name__
 
 
 def _method(name: str, operator: Operator | str | None) -> Entry:

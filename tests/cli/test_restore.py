@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 
 def pixels(path):
@@ -25,7 +26,22 @@ def test_importing_and_help_stay_light():
 
 def test_restore_writes_picture_record_and_comparison(pristina, prior_file, picture_file, tmp_path):
     out, record, compare = tmp_path / "out.png", tmp_path / "r.json", tmp_path / "sheet.png"
-    words = ["restore", picture_file, "-o", out, "--prior", prior_file, "--method", "diip", "--set", "iterations=3", "--seed", 7]
+    words = [
+        "restore",
+        picture_file,
+        "-o",
+        out,
+        "--prior",
+        prior_file,
+        "--method",
+        "diip",
+        "--set",
+        "iterations=3",
+        "--set",
+        "sampler_steps=5",
+        "--seed",
+        7,
+    ]
     text = pristina(*words, "--record", record, "--compare", compare)
     assert "20 network calls" in text  # (3 + 1) evaluations of G, 5 steps each
     assert pixels(out).shape == (18, 22, 3)
@@ -46,24 +62,58 @@ def test_restore_writes_picture_record_and_comparison(pristina, prior_file, pict
 def test_mistakes_end_with_a_sentence_and_nothing_written(pristina, prior_file, picture_file, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"junk")
     out = tmp_path / "out.png"
-    prior = ["--prior", prior_file]
+    prior = ["--prior", prior_file, "--method", "diip"]
     for words, sentence in [
         ([tmp_path / "none.png", "-o", out, *prior], "cannot be read"),
         ([tmp_path / "bad.png", "-o", out, *prior], "not a picture that can be read"),
         ([picture_file, "-o", tmp_path / "out.xyz", *prior], "should end in"),
-        ([picture_file, "-o", out, *prior, "--method", "magic"], "no method 'magic'"),
+        ([picture_file, "-o", out, "--prior", prior_file, "--method", "magic"], "no method 'magic'"),
         ([picture_file, "-o", out, *prior, "--preset", "magic"], "no preset 'magic'"),
         ([picture_file, "-o", out, *prior, "--set", "iterations"], "name=value"),
         ([picture_file, "-o", out, *prior, "--set", "iterations=many"], "iterations must be int"),
         ([picture_file, "-o", out, *prior, "--set", "speed=3"], "no setting 'speed'"),
         ([picture_file, "-o", out, *prior, "--set", "learning_rate=-1"], "learning_rate must be positive"),
-        ([picture_file, "-o", out, "--prior", "nothing"], "is neither a file"),
+        ([picture_file, "-o", out, "--method", "diip", "--prior", "nothing"], "is neither a file"),
         ([picture_file, "-o", out, *prior, "--operator", "blur:sigma=2"], "does not use the form"),
         ([picture_file, "-o", out, *prior, "--device", "abacus"], "cannot be used here"),
+        ([picture_file, "-o", out, "--preset", "paper"], "belong to a method"),
+        ([picture_file, "-o", out], "too small to judge"),
+        ([picture_file, "-o", out, "--method", "conditional_ddpm"], "No weights for conditional_ddpm come with pristina"),
+        ([picture_file, "-o", out, "--method", "indi", "--prior", prior_file], "'indi' is needed"),
+        ([picture_file, "-o", out, *prior, "--samples", 0], "must be positive"),
+        ([picture_file, "-o", out, *prior, "--spread", tmp_path / "s.png"], "give 2 or more"),
+        ([picture_file, "-o", out, *prior, "--compare", out], "written to the same file"),
     ]:
         text = pristina("restore", *words, status=2)
         assert sentence in " ".join(text.split()), text
     assert not out.exists()
+
+
+def test_several_samples_write_their_spread(pristina, prior_file, picture_file, tmp_path):
+    out, spread, record = tmp_path / "out.png", tmp_path / "spread.png", tmp_path / "r.json"
+    words = ["--method", "diip", "--prior", prior_file, "--set", "iterations=2", "--samples", 3, "--spread", spread, "--record", record]
+    text = pristina("restore", picture_file, "-o", out, *words)
+    assert "white is a standard deviation of" in text
+    assert pixels(spread).shape == (18, 22) and pixels(spread).max() == 255 and pixels(spread).std() > 10
+    told = json.loads(record.read_text())
+    assert told["samples"] == 3 and len(told["result"]["seeds"]) == 3 and told["result"]["cost"]["network_calls"] == 3 * 3 * 10
+    again = tmp_path / "again.png"
+    pristina("restore", picture_file, "-o", again, "--like", record)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_a_clean_picture_is_left_alone(pristina, tmp_path):
+    clean = tmp_path / "clean.jpg"
+    Image.fromarray(data.astronaut()).save(clean, quality=95)
+    out, record = tmp_path / "out.jpg", tmp_path / "r.json"
+    text = pristina("restore", clean, "-o", out, "--record", record)
+    assert "No damage worth repairing was seen" in text and "0 network calls" in text
+    assert out.read_bytes() == clean.read_bytes()
+    told = json.loads(record.read_text())
+    assert told["method"] == "nothing" and told["seen"]["jpeg_quality"] == 95 and told["prior"] is None
+    again = tmp_path / "again.png"
+    pristina("restore", clean, "-o", again, "--like", record)
+    assert np.array_equal(pixels(again), pixels(clean))
 
 
 def test_unknown_flags_are_refused(pristina, picture_file):
@@ -83,6 +133,8 @@ def test_interrupting_keeps_the_best_result_so_far(prior_file, picture_file, tmp
         out,
         "--prior",
         prior_file,
+        "--method",
+        "diip",
         "--set",
         "iterations=100000",
         "--set",

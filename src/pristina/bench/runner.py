@@ -39,7 +39,7 @@ from pristina.operators.blur import Blur
 from pristina.operators.index import parse_recipe
 from pristina.priors.base import Prior
 from pristina.priors.checkpoints.safe_load import sha256_of
-from pristina.priors.load import load_conditional, load_direct, load_prior, shipped
+from pristina.priors.load import load_prior, load_weights, shipped
 from pristina.restoration import make_settings
 from pristina.types import StepEvent
 
@@ -150,20 +150,12 @@ class Bench:
 
     def prior_of(self, entry: Entry, row: Row) -> Any:
         """What the method draws its knowledge from."""
-        if entry.prior == "none":
-            return None
         if entry.prior == "diffusion" and row.prior is None:
             return self.prior
         wanted = (entry.prior, row.prior or self.suite.prior)
         if wanted not in self.loaded:
-            self.loaded[wanted] = load_knowledge(*wanted, device=self.prior.device)
+            self.loaded[wanted] = load_weights(*wanted, device=self.prior.device)
         return self.loaded[wanted]
-
-
-def load_knowledge(kind: str, source: str, device: torch.device) -> Any:
-    """A row's own weights: a prior, or the network of a method that was trained on pairs."""
-    loaders: dict[str, Callable[..., Any]] = {"diffusion": load_prior, "direct": load_direct, "conditional": load_conditional}
-    return loaders[kind](source, device=device)
 
 
 def knows(entry: Entry, row: Row) -> tuple[str, bool]:

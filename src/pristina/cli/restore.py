@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -24,16 +25,18 @@ def restore(
     picture: Path,
     *,
     output: Annotated[Path, Parameter(alias="-o")],
-    method: str = "diip",
-    prior: str = "faces",
+    method: str = "auto",
+    prior: str | None = None,
     operator: str | None = None,
     preset: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     seed: int = 0,
+    samples: int = 1,
     device: str = "auto",
     threads: int = 0,
     record: Path | None = None,
     compare: Path | None = None,
+    spread: Path | None = None,
     like: Path | None = None,
     quiet: bool = False,
 ) -> None:
@@ -46,9 +49,9 @@ def restore(
     output
         Where to write the restored one; the format follows from the suffix.
     method
-        How: mmse, diip, ...
+        How: auto looks at the picture, says what it saw, and chooses, or leaves a clean picture alone; or indi, mmse, diip, bird, ...
     prior
-        What clean pictures look like: a shipped name, or a weight file.
+        What the method knows of pictures: a shipped name, or a weight file; without it, what comes with pristina for the method.
     operator
         The form of the damage, for methods that use it: "blur:sigma=2 | noise:sigma=0.05".
     preset
@@ -57,6 +60,8 @@ def restore(
         One setting of the method, as name=value; may be repeated.
     seed
         Of everything that is drawn.
+    samples
+        How many restorations to draw; of several the mean is written.
     device
         auto, cpu, cuda or mps.
     threads
@@ -65,6 +70,8 @@ def restore(
         Write everything needed to run this again, and what came out, to this JSON file.
     compare
         Write a picture of before and after to this file.
+    spread
+        Write how far several samples lie apart, pixel by pixel, to this file: black where they agree, white where they agree least.
     like
         Run exactly as this earlier record says (method, prior, operator, settings, seed, threads, device).
     quiet
@@ -72,21 +79,28 @@ def restore(
     """
     from rich.console import Console
 
-    from pristina.image.picture import Picture, check_output
+    from pristina.image.picture import FORMATS, Picture, atomic, check_output
 
     console = Console(quiet=quiet, stderr=True, soft_wrap=True, highlight=False)
     changes: dict[str, Any] = _pairs(set_ or [])
     if like is not None:
         old = _read_record(like)
         method, prior, operator, preset, seed = old["method"], old["prior"], old["recipe"], None, old["seed"]
+        samples = old.get("samples", 1)
         changes = {name: tuple(v) if isinstance(v, list) else v for name, v in old["settings"].items()}
         threads, device = old["machine"]["threads"], old["machine"]["device"]
-    check_output(output)
-    if compare is not None:
-        check_output(compare)
-    for path in (record, compare):
-        if path is not None and path.resolve() == output.resolve():
-            raise SettingError(f"{path} is to be written twice; give --output, --record and --compare different names.")
+    if samples < 1 or (spread is not None and samples < 2):
+        raise SettingError(
+            f"--samples {samples} shows no spread; give 2 or more." if samples == 1 else f"--samples must be positive, not {samples}."
+        )
+    written = [path.resolve() for path in (output, record, compare, spread) if path is not None]
+    for path in (output, compare, spread):
+        if path is not None:
+            check_output(path)
+    if len(set(written)) < len(written):
+        raise SettingError(
+            "Two results would be written to the same file; give --output, --record, --compare and --spread different names."
+        )
     before = Picture.open(picture)
     check_output(output, alpha=before.alpha is not None)
 
@@ -107,18 +121,27 @@ def restore(
             preset=preset,
             settings=changes,
             seed=seed,
+            samples=samples,
             device=device,
             on_step=on_step,
         )
-    done.picture.save(output)
+    if done.result.method == "nothing" and FORMATS.get(picture.suffix.lower()) == FORMATS[output.suffix.lower()]:
+        with atomic(output) as copy:
+            shutil.copyfile(picture, copy)
+    else:
+        done.picture.save(output)
     if record is not None:
         _write_text(record, json.dumps(done.record(), indent=1) + "\n")
     if compare is not None:
         from pristina.image.compare import side_by_side
-        from pristina.image.picture import FORMATS, atomic
 
         with atomic(compare) as beside:
             side_by_side([("before", before), ("after", done.picture)]).save(beside, FORMATS[compare.suffix.lower()])
+    if spread is not None and done.std is not None:
+        grey = done.std.mean(0, keepdim=True)
+        largest = float(grey.max())
+        Picture.from_pixels(grey / max(largest, 1e-9)).save(spread)
+        console.print(f"{spread}: white is a standard deviation of {255 * largest:.1f}/255")
     cost = done.cost
     console.print(f"{output}: {done.result.stopped[0]}; {cost.network_calls} network calls, {cost.seconds:.1f} s")
     if done.operator is not None:

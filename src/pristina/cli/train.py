@@ -145,7 +145,7 @@ def indi(
     domain: str = "photographs with the damage it was trained on",
     held_out: Path | None = None,
     size: int = 64,
-    loss: Literal["l1", "l2"] = "l2",
+    loss: Literal["l1", "l2", "psnr"] = "l2",
     times: Literal["mixture", "uniform", "linear", "quadratic"] = "mixture",
     a: float = 1.0,
     noise: Literal["none", "constant", "brownian"] = "none",

@@ -33,6 +33,7 @@ class Picture:
         grey: Whether the file was grey, so that it is written grey again.
         exif: The file's EXIF block with the orientation reset, for the pixels are upright.
         notes: What was lost or changed in reading, in sentences for the user.
+        jpeg_quality: Of the JPEG file it came from, 1 to 100, by its table for brightness; None for other files.
     """
 
     pixels: Tensor
@@ -40,6 +41,7 @@ class Picture:
     grey: bool = False
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    jpeg_quality: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,6 +87,7 @@ class Picture:
             notes.append("The file holds several frames; only the first is used.")
         if _deep_colour(image, data):
             notes.append("The file has 16 bits a channel; its colours were read at 8 bits.")
+        quality = _jpeg_quality(image)
         profile = image.info.get("icc_profile")
         exif = image.getexif()
         image = ImageOps.exif_transpose(image)
@@ -104,7 +107,7 @@ class Picture:
                 image, note = _to_srgb(image, profile)
                 notes.extend(note)
             pixels = _tensor(image.convert("RGB"))
-        return cls(pixels, alpha, grey, exif.tobytes() if len(exif) else None, tuple(notes))
+        return cls(pixels, alpha, grey, exif.tobytes() if len(exif) else None, tuple(notes), quality)
 
     @classmethod
     def from_pixels(cls, pixels: Tensor) -> Self:
@@ -184,6 +187,27 @@ def check_output(path: Path, *, alpha: bool = False) -> None:
         raise PictureError(f"The picture is partly transparent, which {kind} cannot hold; write {path.with_suffix('.png').name} instead.")
     if path.is_dir():
         raise PictureError(f"{path} is a folder; give the name of a file.")
+
+
+_LUMA_TABLE = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+)  # fmt: skip
+
+
+def _jpeg_quality(image: Image.Image) -> int | None:
+    """The quality of a JPEG file on the scale of the Independent JPEG Group; None for other files.
+
+    By the ratio of its first table to the standard one (ITU T.81, annex K.1), of those entries that are not cut off at 255.
+    """
+    table = getattr(image, "quantization", {}).get(0)
+    if not table:
+        return None
+    pairs = [(found, standard) for found, standard in zip(sorted(table), sorted(_LUMA_TABLE), strict=False) if found < 255]
+    if not pairs:
+        return 1
+    scale = 100 * sum(found for found, _ in pairs) / sum(standard for _, standard in pairs)
+    return round(min(100.0, max(1.0, (200 - scale) / 2 if scale <= 100 else 5000 / scale)))
 
 
 def _tensor(image: Image.Image) -> Tensor:

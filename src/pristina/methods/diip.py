@@ -49,14 +49,14 @@ class DIIP:
         smoothing: Length of the moving average over which both rules look.
     """
 
-    iterations: int = 300
-    learning_rate: float = 0.02
-    sampler_steps: int = 5
+    iterations: int = 200
+    learning_rate: float = 0.05
+    sampler_steps: int = 10
     gradient: Gradient = "detached"
     sphere: bool = True
     rule: Rule = "first"
     epsilon: float = 0.001
-    k_min: int = 100
+    k_min: int = 80
     warm_up: int = 50
     patience: int = 3
     smoothing: int = 10
@@ -72,7 +72,7 @@ class DIIP:
             raise SettingError(f"learning_rate must be positive, not {self.learning_rate}.")
 
 
-PAPER = DIIP(iterations=1500, learning_rate=0.0015, sampler_steps=10, warm_up=0, patience=1, smoothing=1)
+PAPER = DIIP(iterations=1500, learning_rate=0.0015, k_min=100, warm_up=0, patience=1, smoothing=1)
 
 
 def sharpness(x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def diip(
         >>> y = torch.full((1, 3, 8, 8), 0.6)
         >>> result = diip(Observation(y), GaussianPrior(variance=0.1), DIIP(iterations=5))
         >>> result.picture.shape, result.cost.network_calls
-        (torch.Size([1, 3, 8, 8]), 30)
+        (torch.Size([1, 3, 8, 8]), 60)
     """
     check_observation(observation, prior)
     y = observation.initial()

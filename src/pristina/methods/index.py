@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pristina.errors import SettingError
 from pristina.methods.base import Result
+from pristina.priors.load import Kind
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
     settings_name: str
     title: str
     operator: Literal["never", "optional", "required"]
-    prior: Literal["diffusion", "direct", "conditional", "none"] = "diffusion"
+    prior: Kind = "diffusion"
     oracle: bool = False
 
     @property
@@ -58,6 +59,7 @@ class Entry:
 METHODS = {
     entry.name: entry
     for entry in (
+        Entry("nothing", "Nothing", "leave the picture as it is", "never", prior="none"),
         Entry("mmse", "MMSE", "the prior's own estimate in one network call", "never"),
         Entry("diip", "DIIP", "fit through the prior and stop in time, knowing nothing", "never"),
         Entry("bird", "BIRD", "find the noise behind the picture, and the damage along with it", "optional"),

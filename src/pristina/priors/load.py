@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from pristina.priors.direct import ConditionalNetwork, ConditionalPrior, DirectN
 from pristina.priors.network import PatchUNet, fast_dtype
 from pristina.priors.unet import UNetPrior, flow_prior
 
+Kind = Literal["diffusion", "direct", "conditional", "none"]
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -195,3 +197,34 @@ def load_conditional(
     prior = ConditionalNetwork(network, domain=header["domain"], dtype=dtype or fast_dtype(device))
     prior.source = {"file": str(path), "sha256": sha256_of(path), "layout": "pristina"}
     return prior.to(device)
+
+
+def kind_of(source: Any) -> Kind:
+    """What kind of weights ``source`` means: whatever is neither a regressor nor a conditional network is taken for a diffusion prior.
+
+    Raises:
+        CheckpointError: It means nothing.
+    """
+    if isinstance(source, DirectPrior | ConditionalPrior):
+        return "direct" if isinstance(source, DirectPrior) else "conditional"
+    if isinstance(source, nn.Module):
+        return "diffusion"
+    path = find_weights(source)
+    header = (read_header(path) if path.suffix == ".safetensors" else None) or {}
+    kinds: dict[Any, Kind] = {"indi": "direct", "conditional": "conditional"}
+    return kinds.get(header.get("kind"), "diffusion")
+
+
+def load_weights(kind: Kind, source: Any, *, device: str | torch.device = "cpu") -> Any:
+    """What a method draws its knowledge from: by :func:`load_prior`, :func:`load_direct` or :func:`load_conditional`; None for ``none``.
+
+    Args:
+        kind: As :class:`pristina.methods.index.Entry` has it.
+        source: A shipped name, a path, or what is loaded already.
+        device: Where to put it.
+
+    Raises:
+        CheckpointError: There is no such file, or it holds weights of another kind.
+    """
+    loaders: dict[str, Callable[..., Any]] = {"diffusion": load_prior, "direct": load_direct, "conditional": load_conditional}
+    return None if kind == "none" else loaders[kind](source, device=device)

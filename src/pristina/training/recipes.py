@@ -65,9 +65,7 @@ class Recipe:
 
 
 RECIPES = {
-    "photos-blind": Recipe(
-        blur=0.25, resample=0.2, noise=0.4, jpeg=0.4, nothing=0.05, noises=("gaussian", "gaussian", "poisson", "camera")
-    ),
+    "photos-blind": Recipe(blur=0.25, resample=0.2, noise=0.4, jpeg=0.4, nothing=0.1, noises=("gaussian", "gaussian", "poisson", "camera")),
     "jpeg": Recipe(jpeg=1, nothing=0.02),
     "denoise": Recipe(noise=1, nothing=0.02, noises=("gaussian", "gaussian", "poisson", "camera")),
     "deblur": Recipe(blur=1, nothing=0.02),

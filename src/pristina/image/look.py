@@ -1,0 +1,126 @@
+"""What can be seen of a picture's damage at a glance, from its pixels and its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pristina.errors import SizeError
+from pristina.image.picture import Picture
+from pristina.types import PerPicture, Pictures
+
+SMALLEST_PX = 32
+"""Below this a picture is too small for its statistics to mean anything."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What :func:`look` saw.
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
+        jpeg_quality: Of the JPEG file it came from; None if it did not come from one.
+        blockiness: See :func:`blockiness`; 1 without blocks.
+        noise: See :func:`noise_floor`, in [0, 1] units.
+        fineness: See :func:`fineness`; low where fine detail is missing.
+    """
+
+    height: int
+    width: int
+    jpeg_quality: int | None
+    blockiness: float
+    noise: float
+    fineness: float
+
+    def sentence(self) -> str:
+        """The figures in words."""
+        file = "" if self.jpeg_quality is None else f", a JPEG of quality {self.jpeg_quality}"
+        return (
+            f"{self.width} x {self.height} px{file}, noise {255 * self.noise:.1f}/255, blockiness {self.blockiness:.2f}, "
+            f"fine detail {self.fineness:.2f}"
+        )
+
+
+def look(picture: Picture) -> Seen:
+    """What can be seen of a picture's damage; no network is used.
+
+    Raises:
+        SizeError: A side is under :data:`SMALLEST_PX`.
+    """
+    height, width = picture.size
+    if min(height, width) < SMALLEST_PX:
+        raise SizeError(f"{width} x {height} px is too small to judge by eye; name a method.")
+    y = picture.pixels[None]
+    return Seen(height, width, picture.jpeg_quality, *(float(f(y)) for f in (blockiness, noise_floor, fineness)))
+
+
+def noise_floor(y: Pictures) -> PerPicture:
+    """The deviation of the finest detail where the picture is smoothest, (B,), in [0, 1] units.
+
+    Root mean square of the diagonal Haar detail over 32 x 32 px, lowest tenth, mean over channels. White noise is everywhere, so that it is
+    seen in the smooth places too (about a tenth under its true deviation), while texture is not.
+
+    Args:
+        y: (B, C, H, W), at least 32 px a side.
+    """
+    height, width = (n // 32 * 32 for n in y.shape[-2:])
+    a, b = y[..., 0:height:2, 0:width:2], y[..., 0:height:2, 1:width:2]
+    c, d = y[..., 1:height:2, 0:width:2], y[..., 1:height:2, 1:width:2]
+    local: Tensor = F.avg_pool2d(((a - b - c + d) / 2).square(), 16).sqrt().flatten(2)
+    return local.quantile(0.1, dim=2).mean(1)
+
+
+def fineness(y: Pictures) -> PerPicture:
+    """Energy of the finest differences over that of the next coarser ones, (B,): low in blurred and enlarged pictures.
+
+    Differences of neighbours, and of neighbours after 2 x 2 averaging, in the mean of the channels. Sharp photographs have 0.4 to 1.2, a
+    blur of one pixel's deviation leaves 0.28 to 0.39, enlargement by two 0.2 to 0.24 (60 photographs).
+
+    Args:
+        y: (B, C, H, W), at least 8 px a side.
+    """
+    height, width = (n // 4 * 4 for n in y.shape[-2:])
+    luma = y[..., :height, :width].mean(1, keepdim=True)
+    fine, coarse = _differences(luma), _differences(F.avg_pool2d(luma, 2))
+    return (fine + 1e-9) / (coarse + 1e-9)
+
+
+def _differences(y: Tensor) -> Tensor:
+    across, down = y[..., 0::2] - y[..., 1::2], y[..., 0::2, :] - y[..., 1::2, :]
+    return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
+
+
+def blockiness(x: Pictures, block: int = 8) -> PerPicture:
+    """How much larger the steps across the borders of 8 x 8 blocks are than the steps elsewhere, (B,): 1 without blocks, more with.
+
+    Args:
+        x: (B, C, H, W), in [0, 1]; blocks are counted from the upper left corner, so a crop off the grid shows none.
+        block: Side of a block in pixels.
+
+    Raises:
+        SizeError: There is no border of two blocks in the picture.
+
+    Example:
+        >>> import torch
+        >>> from pristina.types import generators
+        >>> smooth = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+        >>> blocks = smooth.unflatten(-1, (8, 8)).mean(-1, keepdim=True).expand(1, 3, 64, 8, 8).flatten(-2)
+        >>> round(float(blockiness(smooth)), 3), float(blockiness(0.9 * blocks + 0.1 * smooth)) > 10
+        (1.0, True)
+    """
+    if min(x.shape[-2:]) <= block:
+        raise SizeError(f"Blockiness needs more than {block} px a side, not {x.shape[-1]} x {x.shape[-2]}.")
+    across, down = _steps(x, block), _steps(x.transpose(-1, -2), block)
+    # a picture without any step has no blocks either
+    return (across[0] + down[0] + 1e-6) / (across[1] + down[1] + 1e-6)
+
+
+def _steps(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Mean absolute difference of horizontal neighbours across block borders, and elsewhere, each (B,)."""
+    steps = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2))
+    at_border = torch.arange(steps.shape[1], device=x.device) % block == block - 1
+    return steps[:, at_border].mean(1), steps[:, ~at_border].mean(1)

@@ -1,0 +1,101 @@
+"""What ``--method auto`` sees and what it chooses."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from pristina import restore
+from pristina.auto import choose
+from pristina.errors import SizeError
+from pristina.image.look import Seen, blockiness, fineness, look, noise_floor
+from pristina.image.picture import Picture
+from pristina.operators.index import parse_recipe
+from pristina.priors.gaussian import GaussianPrior
+from pristina.types import Draw, generators
+
+CLEAN = {name: torch.from_numpy(getattr(data, name)().copy()).permute(2, 0, 1).float() / 255 for name in ("astronaut", "coffee", "chelsea")}
+
+
+def damaged(x, recipe):
+    y = parse_recipe(recipe, 0).degrade(x[None], Draw(generators(0, 1), 1)).detach().clamp(0, 1)
+    return (255 * y[0]).round() / 255
+
+
+def seen(**changes):
+    return Seen(**({"height": 480, "width": 640, "jpeg_quality": None, "blockiness": 1.0, "noise": 0.004, "fineness": 0.7} | changes))
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_clean_pictures_are_left_alone_and_damaged_ones_are_not(name):
+    x = CLEAN[name]
+    assert choose(look(Picture.from_pixels(x))).method == "nothing"
+    for recipe in ("noise:sigma=0.06", "jpeg:quality=10", "blur:sigma=2"):
+        choice = choose(look(Picture.from_pixels(damaged(x, recipe))))
+        assert choice.method == "indi" and "photos-blind" in choice.why, recipe
+
+
+def test_noise_is_measured_where_the_picture_is_smooth():
+    flat = torch.full((1, 3, 128, 128), 0.5)
+    noise = 0.05 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    textured = flat.clone()
+    textured[..., :96] += 0.3 * torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))
+    assert float(noise_floor(flat + noise)) == pytest.approx(0.045, rel=0.08)
+    assert float(noise_floor(textured)) < 1e-3
+    assert float(noise_floor(textured + noise)) == pytest.approx(0.048, rel=0.1)  # fewer smooth places to choose from
+
+
+def test_fine_detail_goes_with_blur():
+    x = CLEAN["astronaut"][None]
+    figures = [float(fineness(damaged(x[0], f"blur:sigma={s}")[None])) for s in (0.5, 1, 2)]
+    assert float(fineness(x)) > figures[0] > figures[1] > figures[2]
+    assert float(blockiness(x)) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "word"),
+    [
+        ({}, "nothing", "left as it is"),
+        ({"noise": 0.1}, "indi", "Noise was seen"),
+        ({"jpeg_quality": 20}, "indi", "Strong JPEG compression"),
+        ({"jpeg_quality": 95}, "nothing", "quality 95"),
+        ({"blockiness": 3.0}, "indi", "Blocks"),
+        ({"fineness": 0.2}, "indi", "enlargement"),
+        ({"noise": 0.1, "fineness": 0.2}, "indi", "Noise and blur"),
+    ],
+)
+def test_what_is_seen_decides(changes, method, word):
+    choice = choose(seen(**changes))
+    assert choice.method == method and word in choice.why
+
+
+def test_the_weights_that_are_named_decide_the_method():
+    assert choose(seen(noise=0.1), "diffusion", "faces").method == "mmse"
+    assert choose(seen(fineness=0.2), "diffusion", "faces").method == "diip"
+    assert choose(seen(), "diffusion", "faces").method == "nothing"
+    prior = GaussianPrior(variance=0.2)
+    noisy = damaged(CLEAN["coffee"], "noise:sigma=0.1")[:, :64, :64]
+    done = restore(noisy, prior=prior)
+    assert done.result.method == "mmse" and done.cost.network_calls == 1 and any("mmse with GaussianPrior" in note for note in done.notes)
+
+
+def test_a_picture_left_alone_costs_nothing_and_stays_the_same():
+    picture = Picture.from_pixels(CLEAN["astronaut"])
+    done = restore(picture)
+    assert torch.equal(done.picture.pixels, picture.pixels) and done.cost.network_calls == 0
+    assert done.record()["method"] == "nothing"
+
+
+@pytest.mark.parametrize("quality", [3, 10, 40, 75, 95])
+def test_the_quality_of_a_jpeg_file_is_read_from_its_tables(quality, tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path, quality=quality)
+    assert look(Picture.open(path)).jpeg_quality == quality
+    Image.open(path).save(tmp_path / "a.png")
+    assert Picture.open(tmp_path / "a.png").jpeg_quality is None
+
+
+def test_a_picture_too_small_to_judge_is_refused():
+    with pytest.raises(SizeError, match="name a method"):
+        look(Picture.from_pixels(torch.rand(3, 20, 40)))
