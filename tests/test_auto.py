@@ -9,7 +9,7 @@ from skimage import data
 from pristina import restore
 from pristina.auto import choose
 from pristina.errors import SizeError
-from pristina.image.look import Seen, blockiness, fineness, look, noise_floor
+from pristina.image.look import Seen, blockiness, fineness, look, noise_floor, whiteness
 from pristina.image.picture import Picture
 from pristina.operators.index import parse_recipe
 from pristina.priors.gaussian import GaussianPrior
@@ -24,7 +24,12 @@ def damaged(x, recipe):
 
 
 def seen(**changes):
-    return Seen(**({"height": 480, "width": 640, "jpeg_quality": None, "blockiness": 1.0, "noise": 0.004, "fineness": 0.7} | changes))
+    return Seen(
+        **(
+            {"height": 480, "width": 640, "jpeg_quality": None, "blockiness": 1.0, "noise": 0.004, "whiteness": 0.9, "fineness": 0.7}
+            | changes
+        )
+    )
 
 
 @pytest.mark.parametrize("name", CLEAN)
@@ -46,6 +51,13 @@ def test_noise_is_measured_where_the_picture_is_smooth():
     assert float(noise_floor(textured + noise)) == pytest.approx(0.048, rel=0.1)  # fewer smooth places to choose from
 
 
+def test_white_noise_is_told_from_texture():
+    x = CLEAN["coffee"]
+    assert float(whiteness(damaged(x, "noise:sigma=0.04")[None])) > 0.8 > 0.7 > float(whiteness(x[None]))
+    noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    assert float(whiteness(0.5 + 0.05 * noise)) == pytest.approx(1, abs=0.1)
+
+
 def test_fine_detail_goes_with_blur():
     x = CLEAN["astronaut"][None]
     figures = [float(fineness(damaged(x[0], f"blur:sigma={s}")[None])) for s in (0.5, 1, 2)]
@@ -58,6 +70,8 @@ def test_fine_detail_goes_with_blur():
     [
         ({}, "nothing", "left as it is"),
         ({"noise": 0.1}, "indi", "Noise was seen"),
+        ({"noise": 0.03, "whiteness": 0.5}, "nothing", "left as it is"),
+        ({"noise": 0.1, "whiteness": 0.5}, "indi", "Noise was seen"),
         ({"jpeg_quality": 20}, "indi", "Strong JPEG compression"),
         ({"jpeg_quality": 95}, "nothing", "quality 95"),
         ({"blockiness": 3.0}, "indi", "Blocks"),

@@ -20,8 +20,10 @@ JPEG_QUALITY = 60
 """JPEG files of this quality or less are repaired."""
 BLOCKINESS = 2.0
 """So are pictures with blocks like these, whatever their file says: clean photographs stay below."""
-NOISE = 5.5 / 255
-"""So are pictures in which even the smoothest places are as noisy as this."""
+NOISE, WHITENESS = 4 / 255, 0.7
+"""So are pictures in which even the smoothest places are as noisy as this, and the noise as white."""
+LOUD_NOISE = 12 / 255
+"""So are pictures as noisy as this, of whatever colour the noise."""
 FINENESS = 0.30
 """So are pictures with as little fine detail as this: blurred or enlarged."""
 
@@ -48,7 +50,7 @@ def choose(seen: Seen, kind: Kind = "direct", prior: str = "photos-blind") -> Ch
         prior: What they are called.
     """
     damage = []
-    if seen.noise >= NOISE:
+    if (seen.noise >= NOISE and seen.whiteness >= WHITENESS) or seen.noise >= LOUD_NOISE:
         damage.append("noise")
     if seen.jpeg_quality is not None and seen.jpeg_quality <= JPEG_QUALITY:
         damage.append("strong JPEG compression")

@@ -26,6 +26,7 @@ class Seen:
         jpeg_quality: Of the JPEG file it came from; None if it did not come from one.
         blockiness: See :func:`blockiness`; 1 without blocks.
         noise: See :func:`noise_floor`, in [0, 1] units.
+        whiteness: See :func:`whiteness`; near 1 where what looks like noise is white.
         fineness: See :func:`fineness`; low where fine detail is missing.
     """
 
@@ -34,6 +35,7 @@ class Seen:
     jpeg_quality: int | None
     blockiness: float
     noise: float
+    whiteness: float
     fineness: float
 
     def sentence(self) -> str:
@@ -55,23 +57,43 @@ def look(picture: Picture) -> Seen:
     if min(height, width) < SMALLEST_PX:
         raise SizeError(f"{width} x {height} px is too small to judge by eye; name a method.")
     y = picture.pixels[None]
-    return Seen(height, width, picture.jpeg_quality, *(float(f(y)) for f in (blockiness, noise_floor, fineness)))
+    return Seen(height, width, picture.jpeg_quality, *(float(f(y)) for f in (blockiness, noise_floor, whiteness, fineness)))
 
 
 def noise_floor(y: Pictures) -> PerPicture:
     """The deviation of the finest detail where the picture is smoothest, (B,), in [0, 1] units.
 
-    Root mean square of the diagonal Haar detail over 32 x 32 px, lowest tenth, mean over channels. White noise is everywhere, so that it is
-    seen in the smooth places too (about a tenth under its true deviation), while texture is not.
+    Root mean square of the diagonal Haar detail over 32 x 32 px, lowest tenth, mean over channels. Noise is everywhere, so that it is seen in
+    the smooth places too (about a tenth under its true deviation), while texture is not.
+
+    Args:
+        y: (B, C, H, W), at least 32 px a side.
+    """
+    return _local_detail(y).quantile(0.1, dim=2).mean(1)
+
+
+def whiteness(y: Pictures) -> PerPicture:
+    """The finest diagonal detail over that of twice the size, in the smoothest tenth of the picture, (B,).
+
+    White noise has as much at every size: 1. The finest texture of photographs still has more of the coarser: 0.77 at most in 150 clean
+    photographs, over 0.7 in 98 of 100 of the same with noise of 10/255.
 
     Args:
         y: (B, C, H, W), at least 32 px a side.
     """
     height, width = (n // 32 * 32 for n in y.shape[-2:])
+    y = y[..., :height, :width]
+    fine, coarse = _local_detail(y).mean(1), 2 * _local_detail(F.avg_pool2d(y, 2), 8).mean(1)
+    smooth = fine.argsort(1)[:, : max(1, fine.shape[1] // 10)]
+    return fine.gather(1, smooth).mean(1) / (coarse.gather(1, smooth).mean(1) + 1e-6)
+
+
+def _local_detail(y: Tensor, side: int = 16) -> Tensor:
+    """Root mean square of the diagonal Haar detail over squares of ``side`` coefficients, (B, C, squares)."""
+    height, width = (n // (2 * side) * 2 * side for n in y.shape[-2:])
     a, b = y[..., 0:height:2, 0:width:2], y[..., 0:height:2, 1:width:2]
     c, d = y[..., 1:height:2, 0:width:2], y[..., 1:height:2, 1:width:2]
-    local: Tensor = F.avg_pool2d(((a - b - c + d) / 2).square(), 16).sqrt().flatten(2)
-    return local.quantile(0.1, dim=2).mean(1)
+    return F.avg_pool2d(((a - b - c + d) / 2).square(), side).sqrt().flatten(2)
 
 
 def fineness(y: Pictures) -> PerPicture:

@@ -1,0 +1,73 @@
+"""What ``--method auto`` does to pictures: how many of each kind of damage it repairs, and what that does to them.
+
+    python -m benchmarks.auto --pictures KODAK
+
+Picture i is damaged with seed 1000 + i and rounded to 8 bits; JPEG damage goes through a file, so that its tables can be seen. The truth is used to measure,
+never inside. Writes ``OUT/auto.md``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cyclopts
+import torch
+
+from benchmarks.indi import observe, pictures_of, write
+from pristina import restore
+from pristina.image.picture import Picture
+from pristina.metrics.fidelity import psnr
+from pristina.operators.index import parse_recipe
+
+DAMAGE = {
+    "clean": "", "JPEG 95": "95", "JPEG 80": "80", "JPEG 60": "60", "JPEG 40": "40", "JPEG 20": "20", "JPEG 10": "10",
+    **{f"noise {s}/255": f"noise:sigma={s / 255}" for s in (3, 5, 10, 25, 50)},
+    "Gaussian blur, 1 px": "blur:sigma=1", "Gaussian blur, 2 px": "blur:sigma=2", "defocus, 2 px": "defocus:radius=2,size=9",
+    "enlarged x2": "bicubic:factor=2", "enlarged x4": "bicubic:factor=4",
+    "blur, noise and JPEG": f"blur:sigma=1.2,size=9 | noise:sigma={12 / 255} | jpeg:quality=35",
+}  # fmt: skip
+
+
+def main(*, pictures: Path, count: int = 24, size: int = 0, only: tuple[str, ...] = (), out: Path = Path("benchmarks/results")) -> None:
+    """Measure."""
+    clean = pictures_of(pictures, count, size)
+    rows = []
+    with TemporaryDirectory() as folder:
+        for name, recipe in DAMAGE.items():
+            if only and not name.startswith(only):
+                continue
+            changes, repaired, seconds = [], 0, 0.0
+            for i, x in enumerate(clean):
+                picture = Picture.from_pixels(x[0])
+                if recipe.isdigit():
+                    path = Path(folder) / "damaged.jpg"
+                    picture.to_pillow().save(path, quality=int(recipe))
+                    picture = Picture.open(path)
+                elif recipe:
+                    picture = Picture.from_pixels(observe(x, parse_recipe(recipe, 1000 + i), 1000 + i).initial()[0].clamp(0, 1))
+                done = restore(picture)
+                repaired += done.result.method != "nothing"
+                seconds += done.cost.seconds
+                same = torch.equal(done.picture.pixels, picture.pixels)
+                changes.append(0.0 if same else float(psnr(done.picture.pixels[None], x) - psnr(picture.pixels[None], x)))
+            mean = sum(changes) / len(changes)
+            rows.append(
+                [
+                    name,
+                    f"{repaired} of {len(clean)}",
+                    f"{mean:+.2f}",
+                    f"{min(changes):+.2f}",
+                    f"{max(changes):+.2f}",
+                    f"{seconds / len(clean):.1f}",
+                ]
+            )
+            print(" | ".join(rows[-1]), flush=True)
+    notes = (
+        "Change of the PSNR against the damaged picture, in dB: mean over all pictures, worst and best; a picture left alone counts as 0."
+    )
+    write(out, "auto", "What auto does", ["damage", "repaired", "mean", "worst", "best", "seconds a picture"], rows, notes)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
