@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import cyclopts
 import torch
-
 from benchmarks.indi import observe, pictures_of, write
+
 from pristina import restore
 from pristina.image.picture import Picture
 from pristina.metrics.fidelity import psnr
