@@ -88,6 +88,6 @@ def test_what_it_prints(tmp_path, monkeypatch, capsys):
     torch.save(make_ddpm(Form()), tmp_path / "mine.ckpt")
     doctor(prior=str(tmp_path / "mine.ckpt"), method="diip", size="30x20", device="cpu")
     said = capsys.readouterr().out
-    assert "one call at 30 x 20 px" in said and "diip: at most 1505 calls (0 differentiated), at most about" in said and "GiB" in said
+    assert "one call at 30 x 20 px" in said and "diip: at most 2010 calls (0 differentiated), at most about" in said and "GiB" in said
     with pytest.raises(SettingError, match="no diffusion prior"):
         doctor(prior=str(tmp_path / "mine.ckpt"), method="indi", device="cpu")
