@@ -12,7 +12,7 @@ from pristina.methods.indi import indi
 from pristina.operators.base import Observation
 from pristina.priors.load import load_conditional, load_direct, load_prior
 from pristina.training.conditional import train_conditional
-from pristina.training.indi import InDITask, InDITraining, draw_times, train_indi
+from pristina.training.indi import FLOOR, InDITask, InDITraining, draw_times, train_indi
 from pristina.training.loop import Schedule
 from pristina.training.pairs import DegradedStream, PairStream, PairTraining, gain, list_pairs
 from pristina.training.recipes import MARGIN_PX, RECIPES, Recipe, convolve, degrade, down_up, jpeg, kernel, recipe
@@ -213,6 +213,26 @@ def test_the_path_runs_from_clean_to_degraded(noise, power):
     else:
         ratio = rest.std((1, 2, 3)) / (2 * 0.02 * network.t**power)
         assert float(ratio.mean()) == pytest.approx(1, abs=0.02) and float(ratio.std()) < 0.1
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2", "psnr"])
+def test_losses_of_two_pictures(loss):
+    """F is the identity but for an error of 0.01 on [-1, 1] in one picture, and of 0.15 in the other."""
+    clean = torch.full((2, 3, 8, 8), 128, dtype=torch.uint8)
+    error = torch.tensor([0.01, 0.15], requires_grad=True)
+
+    class Off(Recorder):
+        def forward(self, x, t):
+            return error.view(2, 1, 1, 1) + super().forward(x, t)
+
+    task = InDITask(InDITraining("", loss=loss, times="mixture", a=1e9), {})
+    found = task.loss(Off(), torch.stack([clean, clean], 1), torch.Generator().manual_seed(0))
+    squares = torch.tensor([0.01**2, 0.15**2])
+    by_hand = {"l1": squares.sqrt().mean(), "l2": squares.mean(), "psnr": (squares + FLOOR).log().mean()}[loss]
+    assert float(found.detach()) == pytest.approx(float(by_hand), rel=1e-4)
+    found.backward()
+    light, heavy = error.grad.tolist()
+    assert (light / heavy > 0.2) == (loss != "l2")  # a mean of squares hardly sees light damage
 
 
 def test_gain_is_a_difference_of_psnr():

@@ -174,7 +174,7 @@ def indi(
     size
         Side of the training crops, in pixels.
     loss
-        l1 or l2.
+        l1; l2; or psnr, under which light damage counts as much as heavy.
     times
         The density of t.
     a
