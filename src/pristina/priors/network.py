@@ -72,6 +72,17 @@ class PatchUNet(nn.Module):
         """Both sides of a picture must be a multiple of this."""
         return int(self.patch * 2 ** (len(self.settings["channels"]) - 1))
 
+    @property
+    def radius(self) -> int | None:
+        """No pixel of the answer depends on one farther away than this; None if every pixel depends on all."""
+        if self.settings["attention"] or self.settings["norm"] != "pixel":
+            return None
+        levels, blocks = len(self.settings["channels"]), self.settings["layers"]
+        reach = 2  # the first and the last convolution
+        for i in range(levels):  # two convolutions a block, on the way down, in the middle, on the way up; then the change of level
+            reach += 2**i * (2 * (2 * blocks + 1) + 4)
+        return int(self.patch * (reach + 1))
+
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """Pictures (B, inputs, H, W) and times (B,) in [0, 1] to (B, outputs, H, W)."""
         if label is None and self.settings["labels"]:
