@@ -69,14 +69,14 @@ def test_fine_detail_goes_with_blur():
     ("changes", "method", "word"),
     [
         ({}, "nothing", "left as it is"),
-        ({"noise": 0.1}, "indi", "Noise was seen"),
+        ({"noise": 0.1}, "indi", "shows noise"),
         ({"noise": 0.03, "whiteness": 0.5}, "nothing", "left as it is"),
-        ({"noise": 0.1, "whiteness": 0.5}, "indi", "Noise was seen"),
-        ({"jpeg_quality": 20}, "indi", "Strong JPEG compression"),
+        ({"noise": 0.1, "whiteness": 0.5}, "indi", "shows noise"),
+        ({"jpeg_quality": 20}, "indi", "shows strong JPEG compression"),
         ({"jpeg_quality": 95}, "nothing", "quality 95"),
-        ({"blockiness": 3.0}, "indi", "Blocks"),
+        ({"blockiness": 3.0}, "indi", "shows blocks"),
         ({"fineness": 0.2}, "indi", "enlargement"),
-        ({"noise": 0.1, "fineness": 0.2}, "indi", "Noise and blur"),
+        ({"noise": 0.1, "fineness": 0.2}, "indi", "shows noise and blur"),
     ],
 )
 def test_what_is_seen_decides(changes, method, word):

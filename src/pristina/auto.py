@@ -59,7 +59,6 @@ def choose(seen: Seen, kind: Kind = "direct", prior: str = "photos-blind") -> Ch
     if seen.fineness <= FINENESS:
         damage.append("blur or enlargement")
     if not damage:
-        return Choice("nothing", f"No damage worth repairing was seen ({seen.sentence()}): the picture is left as it is.")
+        return Choice("nothing", f"It shows no damage worth repairing ({seen.sentence()}): the picture is left as it is.")
     name = {"direct": "indi", "conditional": "conditional_ddpm"}.get(kind, "mmse" if damage == ["noise"] else "diip")
-    all_of_it = " and ".join(damage)
-    return Choice(name, f"{all_of_it[0].upper()}{all_of_it[1:]} was seen ({seen.sentence()}): {name} with {prior} was chosen.")
+    return Choice(name, f"It shows {' and '.join(damage)} ({seen.sentence()}): {name} with {prior} was chosen.")
