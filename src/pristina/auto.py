@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pristina.image.look import Seen
 from pristina.priors.load import Kind
 
-JPEG_QUALITY = 60
-"""JPEG files of this quality or less are repaired."""
+JPEG_QUALITY = 30
+"""JPEG files of this quality or less are repaired: up to 60 PSNR still gains a quarter of a dB on average, but HaarPSI falls, and a picture loses."""
 BLOCKINESS = 2.0
 """So are pictures with blocks like these, whatever their file says: clean photographs stay below."""
 NOISE, WHITENESS = 4 / 255, 0.7
