@@ -6,7 +6,7 @@ for, each against a bound that clean photographs do not reach, and where none is
 
 Source:
     The bounds are our own, from training photographs (clean; noise of 3 to 25/255; JPEG of quality 10 to 95; blur; enlarged pictures): see
-    benchmarks/auto.md.
+    benchmarks/indi.md.
 """
 
 from __future__ import annotations
