@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import cyclopts
 import torch
-from benchmarks.indi import observe, pictures_of, write
+from benchmarks.indi import RECIPES, observe, pictures_of, write
 
 from pristina import restore
 from pristina.image.picture import Picture
@@ -23,9 +23,9 @@ from pristina.operators.index import parse_recipe
 DAMAGE = {
     "clean": "", "JPEG 95": "95", "JPEG 80": "80", "JPEG 60": "60", "JPEG 40": "40", "JPEG 20": "20", "JPEG 10": "10",
     **{f"noise {s}/255": f"noise:sigma={s / 255}" for s in (3, 5, 10, 25, 50)},
-    "Gaussian blur, 1 px": "blur:sigma=1", "Gaussian blur, 2 px": "blur:sigma=2", "defocus, 2 px": "defocus:radius=2,size=9",
-    "enlarged x2": "bicubic:factor=2", "enlarged x4": "bicubic:factor=4",
-    "blur, noise and JPEG": f"blur:sigma=1.2,size=9 | noise:sigma={12 / 255} | jpeg:quality=35",
+    "Gaussian blur, 1 px": "blur:sigma=1", "Gaussian blur, 2 px": "blur:sigma=2", "defocus, 2 px": RECIPES["defocus 2 px"],
+    "enlarged x2": "bicubic:factor=2", "enlarged x4": RECIPES["x4 bicubic"],
+    "blur, noise and JPEG": RECIPES["mixed"],
 }  # fmt: skip
 
 

@@ -67,7 +67,6 @@ SPECIALITY = {
     "x4": ("x4", "clean"),
 }
 """What the tasks begin with on which a specialist is measured."""
-# the settings of bilateral filter and non-local means below are the best of eight on four training photographs
 
 
 def pictures_of(folder: Path, count: int, size: int = 0) -> list[Tensor]:
@@ -136,6 +135,7 @@ def _bm3d(y: np.ndarray) -> np.ndarray:
     return bm3d.bm3d_rgb(y, _sigma(y))
 
 
+# bilateral filter and non-local means: the best of eight settings on four training photographs
 CLASSICAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "median 3x3": _median,
     "bilateral": lambda y: denoise_bilateral(y, sigma_color=max(0.02, 2 * _sigma(y)), sigma_spatial=2, channel_axis=-1),
@@ -144,9 +144,10 @@ CLASSICAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _wavelet(y: np.ndarray) -> np.ndarray:
-    if _sigma(y) < 1e-3:  # nothing to take away, which the package answers with NaN
+    sigma = _sigma(y)
+    if sigma < 1e-3:  # nothing to take away, which the package answers with NaN
         return y
-    return denoise_wavelet(y, sigma=_sigma(y), channel_axis=-1, convert2ycbcr=True, rescale_sigma=True)
+    return denoise_wavelet(y, sigma=sigma, channel_axis=-1, convert2ycbcr=True, rescale_sigma=True)
 
 
 def deconvolved(operator: Operator) -> Restorer | None:
@@ -217,23 +218,27 @@ def quality(
         Wavelet shrinkage too; needs the package PyWavelets.
     """
     clean = pictures_of(pictures, count, size)
-    cases_of: dict[str, list[tuple[Tensor, Observation, Restorer | None]]] = {}
-    for task, recipe in RECIPES.items():
-        operators = [parse_recipe(recipe, 1000 + i) for i in range(len(clean))]
-        cases_of[task] = [(x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, operators, strict=True))]
-    if kernels:
+
+    def wanted(task: str) -> bool:
+        return not tasks or task.startswith(tasks)
+
+    operators: dict[str, list[Operator]] = {
+        task: [parse_recipe(recipe, 1000 + i) for i in range(len(clean))] for task, recipe in RECIPES.items() if wanted(task)
+    }
+    if kernels and wanted("camera shake"):
         blurs = [KernelBlur(k) for k in load_kernels(kernels)]
-        chosen = [blurs[i % len(blurs)] for i in range(len(clean))]
-        cases_of["camera shake"] = [
-            (x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, chosen, strict=True))
-        ]
-    cases_of["clean"] = [(x, Observation(x), None) for x in clean]
-    if real:
+        operators["camera shake"] = [blurs[i % len(blurs)] for i in range(len(clean))]
+    cases_of: dict[str, list[tuple[Tensor, Observation, Restorer | None]]] = {
+        task: [(x, observe(x, o, 1000 + i), deconvolved(o)) for i, (x, o) in enumerate(zip(clean, found, strict=True))]
+        for task, found in operators.items()
+    }
+    if wanted("clean"):
+        cases_of["clean"] = [(x, Observation(x), None) for x in clean]
+    if real and wanted("real noise"):
         found = pictures_of(real, 10_000, size)
         noisy = [i for i, path in enumerate(list_pictures(real)) if path.stem.endswith("_noisy")]
-        cases_of["real noise"] = [
-            (found[i - 1], Observation(found[i]), None) for i in noisy
-        ]  # sorted: NNN_clean comes just before NNN_noisy
+        # sorted: NNN_clean comes just before NNN_noisy
+        cases_of["real noise"] = [(found[i - 1], Observation(found[i]), None) for i in noisy]
 
     restorers: dict[str, Restorer] = {f"InDI {Path(w).stem}": by_indi(load_direct(w)) for w in (blind, *specialists)}
     if prior:
@@ -247,8 +252,6 @@ def quality(
 
     rows, shown = [], []
     for task, cases in cases_of.items():
-        if tasks and not task.startswith(tasks):
-            continue
         before = torch.cat([psnr(o.initial().clamp(0, 1), x) for x, o, _ in cases])
         row, strip = [task, f"{before.mean():.2f}"], [(f"{task}: input", cases[0][1].initial())]
         for restorer, restore in restorers.items():

@@ -17,6 +17,10 @@ def pixels(path):
         return np.asarray(image)
 
 
+def diip_words(picture, out, prior, *more):
+    return ["restore", picture, "-o", out, "--prior", prior, "--method", "diip", *more]
+
+
 def test_importing_and_help_stay_light():
     code = "import sys, pristina, pristina.cli; assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -26,22 +30,7 @@ def test_importing_and_help_stay_light():
 
 def test_restore_writes_picture_record_and_comparison(pristina, prior_file, picture_file, tmp_path):
     out, record, compare = tmp_path / "out.png", tmp_path / "r.json", tmp_path / "sheet.png"
-    words = [
-        "restore",
-        picture_file,
-        "-o",
-        out,
-        "--prior",
-        prior_file,
-        "--method",
-        "diip",
-        "--set",
-        "iterations=3",
-        "--set",
-        "sampler_steps=5",
-        "--seed",
-        7,
-    ]
+    words = diip_words(picture_file, out, prior_file, "--set", "iterations=3", "--set", "sampler_steps=5", "--seed", 7)
     text = pristina(*words, "--record", record, "--compare", compare)
     assert "20 network calls" in text  # (3 + 1) evaluations of G, 5 steps each
     assert pixels(out).shape == (18, 22, 3)
@@ -126,22 +115,7 @@ def test_unknown_flags_are_refused(pristina, picture_file):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_interrupting_keeps_the_best_result_so_far(prior_file, picture_file, tmp_path):
     out, record = tmp_path / "out.png", tmp_path / "r.json"
-    words = [
-        "restore",
-        picture_file,
-        "-o",
-        out,
-        "--prior",
-        prior_file,
-        "--method",
-        "diip",
-        "--set",
-        "iterations=100000",
-        "--set",
-        "rule=none",
-        "--record",
-        record,
-    ]
+    words = diip_words(picture_file, out, prior_file, "--set", "iterations=100000", "--set", "rule=none", "--record", record)
     process = subprocess.Popen([sys.executable, "-m", "pristina", *map(str, words)], stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "50/" in line:

@@ -89,10 +89,10 @@ def restore(
         samples = old.get("samples", 1)
         changes = {name: tuple(v) if isinstance(v, list) else v for name, v in old["settings"].items()}
         threads, device = old["machine"]["threads"], old["machine"]["device"]
-    if samples < 1 or (spread is not None and samples < 2):
-        raise SettingError(
-            f"--samples {samples} shows no spread; give 2 or more." if samples == 1 else f"--samples must be positive, not {samples}."
-        )
+    if samples < 1:
+        raise SettingError(f"--samples must be positive, not {samples}.")
+    if spread is not None and samples == 1:
+        raise SettingError("--samples 1 shows no spread; give 2 or more.")
     written = [path.resolve() for path in (output, record, compare, spread) if path is not None]
     for path in (output, compare, spread):
         if path is not None:

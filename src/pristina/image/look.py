@@ -81,8 +81,6 @@ def whiteness(y: Pictures) -> PerPicture:
     Args:
         y: (B, C, H, W), at least 32 px a side.
     """
-    height, width = (n // 32 * 32 for n in y.shape[-2:])
-    y = y[..., :height, :width]
     fine, coarse = _local_detail(y).mean(1), 2 * _local_detail(F.avg_pool2d(y, 2), 8).mean(1)
     smooth = fine.argsort(1)[:, : max(1, fine.shape[1] // 10)]
     return fine.gather(1, smooth).mean(1) / (coarse.gather(1, smooth).mean(1) + 1e-6)

@@ -78,10 +78,9 @@ class PatchUNet(nn.Module):
         if self.settings["attention"] or self.settings["norm"] != "pixel":
             return None
         levels, blocks = len(self.settings["channels"]), self.settings["layers"]
-        reach = 2  # the first and the last convolution
-        for i in range(levels):  # two convolutions a block, on the way down, in the middle, on the way up; then the change of level
-            reach += 2**i * (2 * (2 * blocks + 1) + 4)
-        return int(self.patch * (reach + 1))
+        # on level i a step is 2^i cells: two convolutions a block, down and up, and four for the middle or for the change of level;
+        # then the first and the last convolution, and a cell for where in it a pixel lies
+        return int(self.patch * ((2**levels - 1) * (4 * blocks + 6) + 3))
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """Pictures (B, inputs, H, W) and times (B,) in [0, 1] to (B, outputs, H, W)."""
