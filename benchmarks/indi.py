@@ -196,7 +196,7 @@ def strips(path: Path, rows: Sequence[Sequence[tuple[str, Tensor]]], side: int =
 def quality(
     *, pictures: Path, blind: str = "photos-blind", specialists: tuple[str, ...] = (), prior: str = "", kernels: Path | None = None,
     real: Path | None = None, count: int = 24, size: int = 0, bm3d: bool = False, tasks: tuple[str, ...] = (),
-    wavelet: bool = False, classical: bool = True, name: str = "indi-quality", out: Path = Path("benchmarks/results"),
+    wavelet: bool = False, classical: bool = True, ensemble: int = 1, name: str = "indi-quality", out: Path = Path("benchmarks/results"),
 ) -> None:  # fmt: skip
     """PSNR of every restorer on every task, at full size.
 
@@ -216,6 +216,8 @@ def quality(
         Only the tasks whose names begin so; all if empty.
     wavelet
         Wavelet shrinkage too; needs the package PyWavelets.
+    ensemble
+        The blind weights also as an ensemble of so many mirrored and turned pictures.
     """
     clean = pictures_of(pictures, count, size)
 
@@ -241,6 +243,8 @@ def quality(
         cases_of["real noise"] = [(found[i - 1], Observation(found[i]), None) for i in noisy]
 
     restorers: dict[str, Restorer] = {f"InDI {Path(w).stem}": by_indi(load_direct(w)) for w in (blind, *specialists)}
+    if ensemble > 1:
+        restorers[f"InDI {Path(blind).stem}, ensemble of {ensemble}"] = by_indi(load_direct(blind), InDI(ensemble=ensemble))
     if prior:
         restorers[f"mmse of {prior}"] = by_mmse(prior)
     if classical:

@@ -1,5 +1,7 @@
 """What ``--method auto`` sees and what it chooses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from pristina import restore
-from pristina.auto import choose
+from pristina.auto import FINENESS, FINENESS_WIDE, choose
 from pristina.errors import SizeError
 from pristina.image.look import Seen, blockiness, fineness, look, noise_floor, whiteness
 from pristina.image.picture import Picture
@@ -24,12 +26,8 @@ def damaged(x, recipe):
 
 
 def seen(**changes):
-    return Seen(
-        **(
-            {"height": 480, "width": 640, "jpeg_quality": None, "blockiness": 1.0, "noise": 0.004, "whiteness": 0.9, "fineness": 0.7}
-            | changes
-        )
-    )
+    undamaged = Seen(480, 640, None, blockiness=1.0, noise=0.004, whiteness=0.9, fineness=0.7, fineness_wide=0.5)
+    return replace(undamaged, **changes)
 
 
 @pytest.mark.parametrize("name", CLEAN)
@@ -65,6 +63,14 @@ def test_fine_detail_goes_with_blur():
     assert float(blockiness(x)) < 1.3
 
 
+def test_enlargement_by_four_shows_over_two_octaves_only():
+    x = CLEAN["coffee"][None]
+    reduce = parse_recipe("bicubic:factor=4", 0)
+    large = reduce.initial(reduce(x)).clamp(0, 1)
+    assert float(fineness(large)) > FINENESS
+    assert float(fineness(large, octaves=2)) < FINENESS_WIDE < float(fineness(x, octaves=2))
+
+
 @pytest.mark.parametrize(
     ("changes", "method", "word"),
     [
@@ -76,6 +82,7 @@ def test_fine_detail_goes_with_blur():
         ({"jpeg_quality": 95}, "nothing", "quality 95"),
         ({"blockiness": 3.0}, "indi", "shows blocks"),
         ({"fineness": 0.2}, "indi", "enlargement"),
+        ({"fineness_wide": 0.1}, "indi", "enlargement"),
         ({"noise": 0.1, "fineness": 0.2}, "indi", "shows noise and blur"),
     ],
 )

@@ -24,8 +24,8 @@ NOISE, WHITENESS = 4 / 255, 0.7
 """So are pictures in which even the smoothest places are as noisy as this, and the noise as white."""
 LOUD_NOISE = 12 / 255
 """So are pictures as noisy as this, of whatever colour the noise."""
-FINENESS = 0.30
-"""So are pictures with as little fine detail as this: blurred or enlarged."""
+FINENESS, FINENESS_WIDE = 0.30, 0.11
+"""So are pictures with as little fine detail as this over one octave or over two: blurred or enlarged."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def choose(seen: Seen, kind: Kind = "direct", prior: str = "photos-blind") -> Ch
         damage.append("strong JPEG compression")
     elif seen.blockiness >= BLOCKINESS:
         damage.append("blocks as JPEG leaves them")
-    if seen.fineness <= FINENESS:
+    if seen.fineness <= FINENESS or seen.fineness_wide <= FINENESS_WIDE:
         damage.append("blur or enlargement")
     if not damage:
         return Choice("nothing", f"It shows no damage worth repairing ({seen.sentence()}): the picture is left as it is.")

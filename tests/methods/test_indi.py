@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def test_a_given_grid_counts_its_own_steps():
     "wrong",
     [
         {"steps": 0}, {"grid": "cosine"}, {"grid": (0.9, 0.0)}, {"grid": (1.0, 0.1)}, {"grid": (1.0, 0.5, 0.5, 0.0)}, {"grid": (1.0,)},
-        {"update": "euler"}, {"noise": "pink"}, {"eps": -0.1},
+        {"update": "euler"}, {"noise": "pink"}, {"eps": -0.1}, {"ensemble": 3},
     ],
 )  # fmt: skip
 def test_settings_out_of_range(wrong):
@@ -93,6 +95,18 @@ def test_the_network_does_not_see_the_size_of_the_picture():
     whole, part = prior.predict(y, 1.0), prior.predict(y[..., 16:160, 16:160], 1.0)
     assert torch.allclose(whole[..., 84:92, 84:92], part[..., 68:76, 68:76], atol=1e-5)
     assert (whole - y).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("ensemble", [2, 4, 8])
+def test_an_ensemble_does_not_care_how_the_picture_is_turned(ensemble):
+    prior, y = tiny(), pictures(1, 8, 24)
+    ways = {2: lambda x: x.flip(-1), 4: lambda x: x.flip(-2, -1), 8: lambda x: x.transpose(-1, -2).flip(-1)}
+    turn, settings = ways[ensemble], InDI(steps=2, ensemble=ensemble, noise="none")
+    result = indi(Observation(y), prior, settings)
+    assert result.cost.network_calls == prior.n_calls == 2 * ensemble
+    assert torch.allclose(indi(Observation(turn(y)), prior, settings).picture, turn(result.picture), atol=1e-5)
+    alone = replace(settings, ensemble=1)
+    assert not torch.allclose(indi(Observation(turn(y)), prior, alone).picture, turn(indi(Observation(y), prior, alone).picture), atol=1e-4)
 
 
 def test_an_untrained_network_is_the_identity():

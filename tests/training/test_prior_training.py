@@ -6,16 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
 from pristina.errors import CheckpointError, InputError, SettingError
+from pristina.priors.checkpoints.format import save_weights
+from pristina.priors.direct import regress
 from pristina.priors.load import load_prior
+from pristina.priors.network import PatchUNet
 from pristina.training.data import PictureStream, augment, list_pictures
+from pristina.training.indi import InDITraining
 from pristina.training.loop import Schedule
-from pristina.training.prior import PriorTraining, train_prior
+from pristina.training.prior import PriorTraining, start_from_regressor, train_prior
 
 TINY = PriorTraining(domain="colour ramps", size_px=16, channels=(16, 32), patch=2, attention=False, augment=0.2)
 
@@ -119,6 +124,26 @@ def test_augmentation_is_labelled():
     assert 5 < label.sum() < 35
     assert torch.equal(y[label == 0], x[label == 0]) and not torch.equal(y[label == 1], x[label == 1])
     assert y.abs().max() <= 1
+
+
+def test_a_regressor_is_a_head_start(tmp_path):
+    """At the start the prior's estimate of the clean picture is the regressor's."""
+    settings = replace(TINY, norm="pixel", head="linear")
+    regressor, network = (
+        PatchUNet(InDITraining(domain="x", channels=(16, 32), patch=2).network_settings(3)),
+        PatchUNet(settings.network_settings()),
+    )
+    for p in regressor.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
+    file = tmp_path / "r.safetensors"
+    save_weights(file, regressor.state_dict(), {"kind": "indi", "network": regressor.settings}, torch.float32)
+    start_from_regressor(network, file)
+    x, u = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        assert torch.allclose(x - u.view(-1, 1, 1, 1) * network(x, u), regress(regressor, x, u), atol=1e-5)
+        assert (network(x, u)).std() > 1e-3
+    with pytest.raises(CheckpointError, match="another network"):
+        start_from_regressor(PatchUNet(TINY.network_settings()), file)
 
 
 def test_what_cannot_be_trained_is_named(folder, tmp_path):

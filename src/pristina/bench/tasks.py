@@ -167,8 +167,16 @@ class Suite:
     batch: int = 16
     published: Published | None = None
 
-    def with_changes(self, *, pictures: Path | None = None, prior: str | None = None, count: int | None = None) -> Suite:
-        """The same suite on other pictures, with another prior, or with another number of pictures."""
+    def with_changes(
+        self,
+        *,
+        pictures: Path | None = None,
+        prior: str | None = None,
+        count: int | None = None,
+        size: int | None = None,
+        crop: Crop | None = None,
+    ) -> Suite:
+        """The same suite on other pictures, or with another prior, number or size of pictures, or way to cut them."""
         chosen = self.pictures
         if pictures is not None:
             chosen = replace(chosen, folder=pictures, builtin=())
@@ -176,6 +184,12 @@ class Suite:
             if count < 1:
                 raise SettingError(f"count must be at least 1, not {count}.")
             chosen = replace(chosen, count=count)
+        if size is not None:
+            if size < 1:
+                raise SettingError(f"size must be at least 1 px, not {size}.")
+            chosen = replace(chosen, size_px=size)
+        if crop is not None:
+            chosen = replace(chosen, crop=crop)
         return replace(self, pictures=chosen, prior=prior or self.prior)
 
 

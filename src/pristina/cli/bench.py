@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pristina.errors import SettingError
 
@@ -20,6 +20,8 @@ def bench(
     pictures: Path | None = None,
     prior: str | None = None,
     count: int | None = None,
+    size: int | None = None,
+    crop: Literal["whole", "centre"] | None = None,
     out: Path | None = None,
     jobs: int = 1,
     device: str = "auto",
@@ -40,6 +42,10 @@ def bench(
         Shipped name or weight file, in place of the suite's.
     count
         How many of the pictures, from the first.
+    size
+        Side of the squares that are measured on, in pixels; a prior of one size has the last word.
+    crop
+        whole: the largest centred square, reduced. centre: the middle of the picture, untouched.
     out
         Folder for the results; runs/bench/SUITE if not given.
     jobs
@@ -62,7 +68,7 @@ def bench(
         raise SettingError(f"jobs must be at least 1 and threads not negative; they are {jobs} and {threads}.")
     if threads:
         torch.set_num_threads(threads)
-    loaded = load_suite(suite).with_changes(pictures=pictures, prior=prior, count=count)
+    loaded = load_suite(suite).with_changes(pictures=pictures, prior=prior, count=count, size=size, crop=crop)
     out = out or Path("runs/bench") / loaded.name
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn()]

@@ -28,6 +28,7 @@ class Seen:
         noise: See :func:`noise_floor`, in [0, 1] units.
         whiteness: See :func:`whiteness`; near 1 where what looks like noise is white.
         fineness: See :func:`fineness`; low where fine detail is missing.
+        fineness_wide: The same over two octaves; low where more than the finest detail is missing.
     """
 
     height: int
@@ -37,13 +38,14 @@ class Seen:
     noise: float
     whiteness: float
     fineness: float
+    fineness_wide: float
 
     def sentence(self) -> str:
         """The figures in words."""
         file = "" if self.jpeg_quality is None else f", a JPEG of quality {self.jpeg_quality}"
         return (
             f"{self.width} x {self.height} px{file}, noise {255 * self.noise:.1f}/255, blockiness {self.blockiness:.2f}, "
-            f"fine detail {self.fineness:.2f}"
+            f"fine detail {self.fineness:.2f} and {self.fineness_wide:.2f}"
         )
 
 
@@ -57,7 +59,8 @@ def look(picture: Picture) -> Seen:
     if min(height, width) < SMALLEST_PX:
         raise SizeError(f"{width} x {height} px is too small to judge by eye; name a method.")
     y = picture.pixels[None]
-    return Seen(height, width, picture.jpeg_quality, *(float(f(y)) for f in (blockiness, noise_floor, whiteness, fineness)))
+    figures = (blockiness(y), noise_floor(y), whiteness(y), fineness(y), fineness(y, octaves=2))
+    return Seen(height, width, picture.jpeg_quality, *map(float, figures))
 
 
 def noise_floor(y: Pictures) -> PerPicture:
@@ -94,18 +97,21 @@ def _local_detail(y: Tensor, side: int = 16) -> Tensor:
     return F.avg_pool2d(((a - b - c + d) / 2).square(), side).sqrt().flatten(2)
 
 
-def fineness(y: Pictures) -> PerPicture:
-    """Energy of the finest differences over that of the next coarser ones, (B,): low in blurred and enlarged pictures.
+def fineness(y: Pictures, octaves: int = 1) -> PerPicture:
+    """Energy of the finest differences over that of coarser ones, (B,): low in blurred and enlarged pictures.
 
-    Differences of neighbours, and of neighbours after 2 x 2 averaging, in the mean of the channels. Sharp photographs have 0.4 to 1.2, a
-    blur of one pixel's deviation leaves 0.28 to 0.39, enlargement by two 0.2 to 0.24 (60 photographs).
+    Differences of neighbours, and of neighbours after averaging, in the mean of the channels. Over one octave 157 photographs have 0.32 or
+    more (all but one in a hundred 0.34), and 50 of them enlarged by two 0.24 or less; enlarged by four they have 0.32 to 0.49, for the next
+    octave is as empty as the finest. Over two octaves that shows: 0.10 or less, as after a blur of two pixels, and 0.115 or more if clean.
 
     Args:
-        y: (B, C, H, W), at least 8 px a side.
+        y: (B, C, H, W), at least ``2 ** (octaves + 1)`` px a side.
+        octaves: How much coarser: averages of ``2 ** octaves`` px a side.
     """
-    height, width = (n // 4 * 4 for n in y.shape[-2:])
+    step = 2 ** (octaves + 1)
+    height, width = (n // step * step for n in y.shape[-2:])
     luma = y[..., :height, :width].mean(1, keepdim=True)
-    fine, coarse = _differences(luma), _differences(F.avg_pool2d(luma, 2))
+    fine, coarse = _differences(luma), _differences(F.avg_pool2d(luma, 2**octaves))
     return (fine + 1e-9) / (coarse + 1e-9)
 
 

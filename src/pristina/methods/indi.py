@@ -42,6 +42,7 @@ class InDI:
         noise: ``trained`` takes what the regressor was trained with. ``none``. ``constant``: of deviation ``eps t`` at t, added once at
             the start. ``brownian``: ``eps sqrt(t)``, some of it new at each step (for InDI's own update only).
         eps: Deviation of the noise at t = 1 in [0, 1] units, for ``constant`` and ``brownian``.
+        ensemble: Take for F its mean over so many of the eight ways to mirror and turn a picture (1, 2, 4 or 8), at as many network calls.
     """
 
     steps: int = 1
@@ -49,6 +50,7 @@ class InDI:
     update: Update = "indi"
     noise: Literal["trained", "none", "constant", "brownian"] = "trained"
     eps: float = 0.005
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -64,6 +66,8 @@ class InDI:
             raise SettingError(f"noise must be trained, none, constant or brownian; not {self.noise!r}.")
         if self.eps < 0:
             raise SettingError(f"eps must not be negative ({self.eps}).")
+        if self.ensemble not in (1, 2, 4, 8):
+            raise SettingError(f"ensemble must be 1, 2, 4 or 8, not {self.ensemble}.")
 
     @property
     def times(self) -> list[Fraction]:
@@ -82,6 +86,19 @@ def step(x_t: Tensor, clean: Tensor, y: Tensor, t: Fraction, s: Fraction, update
     if update == "cold_naive":
         return float(1 - s) * clean + float(s) * y
     return x_t + float(t - s) * (clean - y)
+
+
+def predict(prior: DirectPrior, x_t: Tensor, t: float, ensemble: int = 1) -> Tensor:
+    """F(x_t, t), the mean over ``ensemble`` ways to mirror and turn ``x_t``."""
+    found = torch.zeros_like(x_t)
+    for way in range(ensemble):
+        mirrored = [side for bit, side in ((1, -1), (2, -2)) if way & bit]
+        turned = x_t.flip(mirrored)
+        if way & 4:
+            found += prior.predict(turned.transpose(-1, -2), t).transpose(-1, -2).flip(mirrored)
+        else:
+            found += prior.predict(turned, t).flip(mirrored)
+    return found / ensemble
 
 
 def indi(
@@ -140,7 +157,7 @@ def indi(
     try:
         for t, s in pairwise(times):
             with torch.no_grad():
-                clean = prior.predict(x_t, float(t))
+                clean = predict(prior, x_t, float(t), settings.ensemble)
             x_t = step(x_t, clean, x_1, t, s, settings.update)
             if noise == "brownian" and s > 0:
                 # s sqrt(eps_s^2 - eps_t^2) with eps_t = eps / sqrt(t), where nothing is divided by s

@@ -229,6 +229,6 @@ def _load_state(path: Path, network: PatchUNet, optimizer: torch.optim.Optimizer
 def start_from(network: PatchUNet, path: Path) -> None:
     """Begin with the weights of a trained network of the same shape instead of random ones."""
     header = read_header(path)
-    if header is None or header["network"] != network.settings:
+    if header is None or {"head": "norm"} | header["network"] != {"head": "norm"} | network.settings:
         raise CheckpointError(f"{path} holds another network than {network.settings}.")
     network.load_state_dict(read_tensors(path))

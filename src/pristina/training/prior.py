@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pristina.errors import CheckpointError
+from pristina.priors.checkpoints.format import read_header, read_tensors
 from pristina.priors.network import PatchUNet
 from pristina.training.data import Crop, PictureStream, augment, list_pictures
 from pristina.training.loop import Schedule, start_from, train
@@ -31,6 +33,7 @@ class PriorTraining:
         patch: Pixels that are folded into channels, a side.
         attention: Self-attention on the coarsest level.
         norm: ``group``, or ``pixel`` for a network that must not depend on the size of the picture.
+        head: ``norm`` or ``linear``, as in :class:`PatchUNet`.
         augment: Share of pictures changed more strongly, told to the network so that it does not leak.
         fixed_size: Whether the prior makes sense only at ``size_px`` (aligned faces).
     """
@@ -43,6 +46,7 @@ class PriorTraining:
     patch: int = 2
     attention: bool = True
     norm: str = "group"
+    head: str = "norm"
     augment: float = 0.15
     fixed_size: bool = True
 
@@ -50,7 +54,7 @@ class PriorTraining:
         """What :class:`PatchUNet` needs."""
         return {
             "channels": list(self.channels), "layers": self.layers, "patch": self.patch, "attention": self.attention,
-            "norm": self.norm, "inputs": 3, "outputs": 3, "labels": 2,
+            "norm": self.norm, "head": self.head, "inputs": 3, "outputs": 3, "labels": 2,
         }  # fmt: skip
 
 
@@ -112,6 +116,22 @@ class FlowTask:
         return {"kind": "prior", "prediction": "flow", "domain": s.domain, "size_px": s.size_px, "fixed_size": s.fixed_size}
 
 
+def start_from_regressor(network: PatchUNet, path: Path) -> None:
+    """Begin with a regressor of the same shape that InDI's training made (pictures in, pictures out, no labels).
+
+    Its estimate of x0 is ``x_t + t n(x_t, t)``, that of a flow ``x_u - u v(x_u, u)``: v = -n. What it knows of noise and blur is of use at
+    once: benchmarks/priors.md.
+    """
+    header = read_header(path)
+    if header is None or header["network"] | {"labels": network.settings["labels"]} != network.settings:
+        raise CheckpointError(f"{path} holds another network than {network.settings}.")
+    tensors = read_tensors(path)
+    for name in ("unet.conv_out.weight", "unet.conv_out.bias"):
+        tensors[name] = -tensors[name]
+    label = "unet.class_embedding.weight"
+    network.load_state_dict(tensors | {label: torch.zeros_like(network.state_dict()[label])})
+
+
 def train_prior(
     data: Path,
     out: Path,
@@ -130,7 +150,7 @@ def train_prior(
         out: ``NAME.safetensors``.
         held_out: Folder of pictures for the held-out figures; without it every 30th file of ``data`` is set aside.
         weights: File-name prefix to how often such a picture counts.
-        start: Weights of the same network to begin with (for instance one trained on smaller pictures).
+        start: Weights of the same network to begin with (for instance one trained on smaller pictures), or a regressor's.
         resume: Go on with the run that was interrupted.
     """
     paths = list_pictures(data)
@@ -146,7 +166,9 @@ def train_prior(
     )
     torch.manual_seed(schedule.seed)
     network = PatchUNet(settings.network_settings())
-    if start:
+    if start and (read_header(start) or {}).get("kind") == "indi":
+        start_from_regressor(network, start)
+    elif start:
         start_from(network, start)
     stream = PictureStream(paths, settings.size_px, crop=settings.crop, weights=weights, seed=schedule.seed)
     return train(network, FlowTask(settings, pixels), stream, schedule, out, resume=resume)
