@@ -132,6 +132,7 @@ def test_rank_correlation():
         ({"iterations": 0}, "iterations"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"operator_learning_rate": -1.0}, "operator_learning_rate"),
+        ({"kernel_learning_rate": 0.0}, "kernel_learning_rate"),
         ({"gradient": "none"}, "gradient"),
         ({"residual": "l1"}, "residual"),
         ({"average": 0}, "average"),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -44,9 +44,9 @@ class BIRD:
     Attributes:
         iterations: Optimiser steps.
         learning_rate: Of Adam on z.
-        operator_learning_rate: Of Adam on the operator's unknowns, where the operator keeps them: logarithms of positive numbers, logits
-            of kernels. It is larger than that of z so that the operator moves before z has fitted the damage. A kernel *network* needs far
-            less: 2e-4.
+        operator_learning_rate: Of Adam on the operator's unknowns, where the operator keeps them: logarithms of positive numbers, mostly.
+            It is larger than that of z so that the operator moves before z has fitted the damage. A kernel *network* needs far less: 2e-4.
+        kernel_learning_rate: Of Adam on kernels that are kept as logits, which have farther to go.
         sampler_steps: Network calls of G in each iteration.
         gradient: How G is differentiated.
         sphere: Return z to the sphere of typical noise after each step.
@@ -61,6 +61,7 @@ class BIRD:
     iterations: int = 200
     learning_rate: float = 0.02
     operator_learning_rate: float = 0.05
+    kernel_learning_rate: float = 0.2
     sampler_steps: int = 5
     gradient: Gradient = "detached"
     sphere: bool = True
@@ -76,7 +77,7 @@ class BIRD:
         for name in ("iterations", "sampler_steps", "average"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("learning_rate", "operator_learning_rate"):
+        for name in ("learning_rate", "operator_learning_rate", "kernel_learning_rate"):
             if getattr(self, name) <= 0:
                 raise SettingError(f"{name} must be positive, not {getattr(self, name)}.")
 
@@ -90,13 +91,28 @@ AS_RELEASED_SUPER_RESOLUTION = BIRD(iterations=100, learning_rate=0.001, sampler
 AS_RELEASED_NON_UNIFORM = BIRD(iterations=25, learning_rate=0.002, sampler_steps=10, centre=False, as_released=True)  # no operator
 
 
-def joint_adam(z: Tensor, operator: Operator, learning_rate: float, operator_learning_rate: float) -> torch.optim.Adam:
-    """One optimiser for noise and operator: two groups, one step."""
-    unknowns = [p for p in operator.parameters() if p.requires_grad]
-    groups = [{"params": [z], "lr": learning_rate}]
-    if unknowns:
-        groups.append({"params": unknowns, "lr": operator_learning_rate})
-    return torch.optim.Adam(groups)
+class Rates(Protocol):
+    """Settings that hold three learning rates."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def operator_learning_rate(self) -> float: ...
+    @property
+    def kernel_learning_rate(self) -> float: ...
+
+
+def joint_adam(z: Tensor, operator: Operator, settings: Rates) -> torch.optim.Adam:
+    """One optimiser for noise and operator: a group for each learning rate, one step."""
+    unknowns = [(name, p) for name, p in operator.named_parameters() if p.requires_grad]
+    kernels = [p for name, p in unknowns if name.endswith("logits")]
+    others = [p for name, p in unknowns if not name.endswith("logits")]
+    groups = [
+        {"params": [z], "lr": settings.learning_rate},
+        {"params": others, "lr": settings.operator_learning_rate},
+        {"params": kernels, "lr": settings.kernel_learning_rate},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]])
 
 
 def objective(r: Tensor, z: Tensor, residual: Residual) -> Tensor:
@@ -178,7 +194,7 @@ def bird(
     draw = Draw(generator, n, y.device)
     z = torch.nn.Parameter(draw.normal(prior.channels, height, width))
     operator = (Operator() if observation.operator is None else observation.operator).for_batch(n).to(y.device)
-    optimizer = joint_adam(z, operator, settings.learning_rate, settings.operator_learning_rate)
+    optimizer = joint_adam(z, operator, settings)
     n_steps = settings.iterations if settings.as_released else settings.iterations + 1
     books = Books(prior, n_steps, on_step)
 

@@ -46,6 +46,7 @@ class Invert2Restore:
         iterations: Of Adam on z and the operator's unknowns; 0 leaves z where it starts.
         learning_rate: Of Adam on z.
         operator_learning_rate: Of Adam on the operator's unknowns.
+        kernel_learning_rate: Of Adam on kernels that are kept as logits.
         sampler_steps: Network calls of G.
         gradient: How G is differentiated.
         rectifier: How far the correction of z may go, see :data:`pristina.methods.rectify.Rung`.
@@ -59,6 +60,7 @@ class Invert2Restore:
     iterations: int = 200
     learning_rate: float = 0.02
     operator_learning_rate: float = 0.05
+    kernel_learning_rate: float = 0.2
     sampler_steps: int = 5
     gradient: Gradient = "detached"
     rectifier: Rung = "noise"
@@ -74,7 +76,7 @@ class Invert2Restore:
         for name, least in (("iterations", 0), ("every", 0), ("refine", 1), ("sampler_steps", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        for name in ("learning_rate", "operator_learning_rate"):
+        for name in ("learning_rate", "operator_learning_rate", "kernel_learning_rate"):
             if getattr(self, name) <= 0:
                 raise SettingError(f"{name} must be positive, not {getattr(self, name)}.")
         if not 0 < self.p_min < 1:
@@ -137,7 +139,7 @@ def invert2restore(
         steps, refine = settings.sampler_steps, settings.refine
         noise = invert(prior, observation.initial(), steps, refine=refine, tolerance=0.0)  # so that no neighbour decides when to stop
     z = torch.nn.Parameter(noise)
-    optimizer = joint_adam(z, operator, settings.learning_rate, settings.operator_learning_rate)
+    optimizer = joint_adam(z, operator, settings)
     picture = observation.initial().clamp(0, 1)
     why = [f"all {settings.iterations} iterations done"] * n
     done = rectify(z.data, xi, "none")
