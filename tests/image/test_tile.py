@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from pristina.image.tile import in_tiles
-from pristina.priors import direct
+from pristina.priors import network as networks
 from pristina.priors.direct import ConditionalNetwork, DirectNetwork
 from pristina.priors.network import PatchUNet
+from pristina.priors.unet import flow_prior
 
 SETTINGS = {"layers": 1, "patch": 2, "attention": False, "norm": "pixel", "head": "linear", "inputs": 3, "outputs": 3, "labels": 0}
 
@@ -60,8 +61,11 @@ def test_networks_give_the_same_in_tiles(monkeypatch):
     prior = DirectNetwork(network(channels=[16, 16]), domain="")
     rival = ConditionalNetwork(network(channels=[16, 16], inputs=6), domain="")
     whole, pair = prior.predict(x, 0.7), rival.predict(x, 500, 1 - x)
-    monkeypatch.setattr(direct, "TILE_PX", 64)
+    fit, diffusion = x[..., :200, :328], flow_prior(network(channels=[16, 16]), domain="", native=None, fixed=False)
+    estimate = diffusion.predict(fit, 300).x0
+    monkeypatch.setattr(networks, "TILE_PX", 64)
     in_parts, pair_in_parts = prior.predict(x, 0.7), rival.predict(x, 500, 1 - x)
     assert torch.allclose(in_parts, whole, atol=1e-4 * float(whole.abs().max()))
     assert torch.allclose(pair_in_parts.eps, pair.eps, atol=1e-4 * float(pair.eps.abs().max()))
+    assert torch.allclose(diffusion.predict(fit, 300).x0, estimate, atol=1e-4 * float(estimate.abs().max()))
     assert prior.n_calls == rival.n_calls == 2  # a picture in tiles is still one call

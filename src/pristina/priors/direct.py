@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pristina.errors import InputError
-from pristina.image.tile import in_tiles
 from pristina.priors.base import Prediction, SizeRule, to_signed, to_unit
 from pristina.priors.network import PatchUNet
 from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, linear_alpha_bar, x0_from_eps
@@ -22,10 +21,6 @@ from pristina.types import Pictures
 
 Noise = Literal["none", "constant", "brownian"]
 """How the standard deviation of the noise on InDI's path depends on t: zero, ``eps t``, or ``eps sqrt(t)``."""
-
-
-TILE_PX = 1536
-"""Pictures with a longer side are computed in tiles of about this side, which need about 2 GB: the same numbers, a third more work."""
 
 
 def regress(network: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor) -> Tensor:
@@ -40,17 +35,6 @@ def regress(network: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor)
 def noise_scale(noise: Noise, eps: float, t: Tensor) -> Tensor:
     """Standard deviation of the noise on the path at t."""
     return {"none": 0 * t, "constant": eps * t, "brownian": eps * t.sqrt()}[noise]
-
-
-def _in_tiles(network: PatchUNet) -> Callable[[Tensor, Tensor], Tensor]:
-    """The network for pictures of any size."""
-
-    def call(x: Tensor, t: Tensor) -> Tensor:
-        if network.radius is None:
-            return network(x, t)
-        return in_tiles(lambda tile: network(tile, t), x, side=TILE_PX, halo=network.radius, multiple=network.multiple)
-
-    return call
 
 
 class _Padded:
@@ -134,7 +118,7 @@ class DirectNetwork(DirectPrior):
     def regress(self, x_t: Tensor, t: Tensor) -> Tensor:
         padded = _Padded(x_t, self.network.multiple)
         with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = regress(_in_tiles(self.network), padded(to_signed(x_t)), t)
+            out = regress(self.network, padded(to_signed(x_t)), t)
         return to_unit(padded.back(out).to(x_t.dtype))
 
 
@@ -209,5 +193,5 @@ class ConditionalNetwork(ConditionalPrior):
         padded = _Padded(x_t, self.network.multiple)
         both = padded(torch.cat([condition, x_t], 1)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = _in_tiles(self.network)(both, t / N_TIMESTEPS)
+            out = self.network(both, t / N_TIMESTEPS)
         return padded.back(out).to(x_t.dtype)

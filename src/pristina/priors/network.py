@@ -10,6 +10,11 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pristina.image.tile import in_tiles
+
+TILE_PX = 1536
+"""Pictures with a longer side are computed in tiles of about this side, which need about 2 GB: the same numbers, a third more work."""
+
 
 class PixelNorm(nn.Module):
     """Normalises over the channels of each pixel, so that no layer depends on the size of the picture.
@@ -83,9 +88,14 @@ class PatchUNet(nn.Module):
         return int(self.patch * ((2**levels - 1) * (4 * blocks + 6) + 3))
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """Pictures (B, inputs, H, W) and times (B,) in [0, 1] to (B, outputs, H, W)."""
+        """Pictures (B, inputs, H, W) and times (B,) in [0, 1] to (B, outputs, H, W); large ones in tiles where no pixel can tell."""
         if label is None and self.settings["labels"]:
             label = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        if self.radius is None:
+            return self._whole(x, time, label)
+        return in_tiles(lambda tile: self._whole(tile, time, label), x, side=TILE_PX, halo=self.radius, multiple=self.multiple)
+
+    def _whole(self, x: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
         x = F.pixel_unshuffle(x, self.patch)
         return F.pixel_shuffle(self.unet(x, 1000 * time, class_labels=label).sample, self.patch)
 
