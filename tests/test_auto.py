@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from pristina import restore
-from pristina.auto import FINENESS, FINENESS_WIDE, choose
+from pristina.auto import FINENESS, FINENESS_WIDE, STRENGTH, choose
 from pristina.errors import SizeError
 from pristina.image.look import Seen, blockiness, fineness, look, noise_floor, whiteness
 from pristina.image.picture import Picture
@@ -89,6 +89,16 @@ def test_enlargement_by_four_shows_over_two_octaves_only():
 def test_what_is_seen_decides(changes, method, word):
     choice = choose(seen(**changes))
     assert choice.method == method and word in choice.why
+
+
+def test_light_damage_is_repaired_gently():
+    assert choose(seen(blockiness=3.0)).settings == {"strength": STRENGTH} and "strength 0.8" in choose(seen(blockiness=3.0)).why
+    assert not choose(seen(noise=0.1, fineness=0.2)).settings and not choose(seen(fineness_wide=0.1)).settings
+    assert not choose(seen(blockiness=3.0), "direct", "mine").settings  # measured for the shipped weights only
+    blocks = damaged(CLEAN["coffee"], "jpeg:quality=8")[:, :64, :64]
+    done = restore(blocks)
+    assert done.result.record()["settings"]["strength"] == STRENGTH
+    assert torch.equal(done.picture.pixels, restore(blocks, method="indi", settings={"strength": STRENGTH}).picture.pixels)
 
 
 def test_the_weights_that_are_named_decide_the_method():

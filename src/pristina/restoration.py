@@ -181,7 +181,7 @@ def restore(
             raise SettingError("An operator, a preset and settings belong to a method: name it too, for example --method bird.")
         seen = look(picture)
         choice = choose(seen, *(() if prior is None else (kind_of(prior), _name(prior))))
-        method, prior = choice.method, None if choice.method == "nothing" else prior
+        method, prior, settings = choice.method, None if choice.method == "nothing" else prior, choice.settings
         notes.append(choice.why)
     entry = _method(method, operator)
     chosen = settings if isinstance(settings, entry.settings) else make_settings(entry, preset, settings)

@@ -51,6 +51,14 @@ def test_the_grid_is_exact():
         assert times[1] * steps == steps - 1
     assert [float(t) for t in InDI(grid=(1, 0.9, 0)).times] == [1, 0.9, 0]
     assert InDI(steps=3, grid="geometric").times[:3] == [1, 0.75, 0.5625]
+    assert InDI(steps=4, strength=0.5).times == [0.5, 0.375, 0.25, 0.125, 0]
+
+
+def test_strength_is_the_time_at_which_the_picture_is_taken_to_lie():
+    prior, y = tiny(), pictures(1)
+    result = indi(Observation(y), prior, InDI(strength=0.8, noise="none"))
+    assert torch.equal(result.picture, prior.predict(y, 0.8).clamp(0, 1))
+    assert not torch.allclose(result.picture, prior.predict(y, 1.0).clamp(0, 1), atol=1e-4)
 
 
 def test_a_given_grid_counts_its_own_steps():
@@ -62,7 +70,7 @@ def test_a_given_grid_counts_its_own_steps():
     "wrong",
     [
         {"steps": 0}, {"grid": "cosine"}, {"grid": (0.9, 0.0)}, {"grid": (1.0, 0.1)}, {"grid": (1.0, 0.5, 0.5, 0.0)}, {"grid": (1.0,)},
-        {"update": "euler"}, {"noise": "pink"}, {"eps": -0.1}, {"ensemble": 3},
+        {"update": "euler"}, {"noise": "pink"}, {"eps": -0.1}, {"ensemble": 3}, {"strength": 0.0}, {"strength": 1.1},
     ],
 )  # fmt: skip
 def test_settings_out_of_range(wrong):

@@ -42,6 +42,8 @@ class InDI:
         noise: ``trained`` takes what the regressor was trained with. ``none``. ``constant``: of deviation ``eps t`` at t, added once at
             the start. ``brownian``: ``eps sqrt(t)``, some of it new at each step (for InDI's own update only).
         eps: Deviation of the noise at t = 1 in [0, 1] units, for ``constant`` and ``brownian``.
+        strength: The time t at which the picture is taken to lie on the path: 1 for damage as in training, less for lighter damage, which
+            is then repaired more carefully. All times shrink with it.
         ensemble: Take for F its mean over so many of the eight ways to mirror and turn a picture (1, 2, 4 or 8), at as many network calls.
     """
 
@@ -50,6 +52,7 @@ class InDI:
     update: Update = "indi"
     noise: Literal["trained", "none", "constant", "brownian"] = "trained"
     eps: float = 0.005
+    strength: float = 1.0
     ensemble: int = 1
 
     def __post_init__(self) -> None:
@@ -66,17 +69,21 @@ class InDI:
             raise SettingError(f"noise must be trained, none, constant or brownian; not {self.noise!r}.")
         if self.eps < 0:
             raise SettingError(f"eps must not be negative ({self.eps}).")
+        if not 0 < self.strength <= 1:
+            raise SettingError(f"strength must lie in (0, 1], not at {self.strength}.")
         if self.ensemble not in (1, 2, 4, 8):
             raise SettingError(f"ensemble must be 1, 2, 4 or 8, not {self.ensemble}.")
 
     @property
     def times(self) -> list[Fraction]:
-        """The times from 1 to 0, exact: one more than there are network calls."""
+        """The times from ``strength`` to 0, exact: one more than there are network calls."""
         if self.grid == "uniform":
-            return [Fraction(k, self.steps) for k in range(self.steps, -1, -1)]
-        if self.grid == "geometric":
-            return [*(Fraction(3, 4) ** k for k in range(self.steps)), Fraction(0)]
-        return [Fraction(t) for t in self.grid]
+            grid = [Fraction(k, self.steps) for k in range(self.steps, -1, -1)]
+        elif self.grid == "geometric":
+            grid = [*(Fraction(3, 4) ** k for k in range(self.steps)), Fraction(0)]
+        else:
+            grid = [Fraction(t) for t in self.grid]
+        return [Fraction(self.strength) * t for t in grid]
 
 
 def step(x_t: Tensor, clean: Tensor, y: Tensor, t: Fraction, s: Fraction, update: Update = "indi") -> Tensor:
