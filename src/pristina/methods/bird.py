@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -91,28 +91,15 @@ AS_RELEASED_SUPER_RESOLUTION = BIRD(iterations=100, learning_rate=0.001, sampler
 AS_RELEASED_NON_UNIFORM = BIRD(iterations=25, learning_rate=0.002, sampler_steps=10, centre=False, as_released=True)  # no operator
 
 
-class Rates(Protocol):
-    """Settings that hold three learning rates."""
-
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def operator_learning_rate(self) -> float: ...
-    @property
-    def kernel_learning_rate(self) -> float: ...
-
-
-def joint_adam(z: Tensor, operator: Operator, settings: Rates) -> torch.optim.Adam:
-    """One optimiser for noise and operator: a group for each learning rate, one step."""
-    unknowns = [(name, p) for name, p in operator.named_parameters() if p.requires_grad]
-    kernels = [p for name, p in unknowns if name.endswith("logits")]
-    others = [p for name, p in unknowns if not name.endswith("logits")]
-    groups = [
-        {"params": [z], "lr": settings.learning_rate},
-        {"params": others, "lr": settings.operator_learning_rate},
-        {"params": kernels, "lr": settings.kernel_learning_rate},
-    ]
-    return torch.optim.Adam([group for group in groups if group["params"]])
+def joint_adam(
+    z: Tensor, operator: Operator, learning_rate: float, operator_learning_rate: float, kernel_learning_rate: float
+) -> torch.optim.Adam:
+    """One optimiser for noise and operator, one step; kernels kept as logits have a learning rate of their own."""
+    groups = [{"params": [z], "lr": learning_rate}]
+    for name, unknown in operator.named_parameters():
+        if unknown.requires_grad:
+            groups.append({"params": [unknown], "lr": kernel_learning_rate if name.endswith("logits") else operator_learning_rate})
+    return torch.optim.Adam(groups)
 
 
 def objective(r: Tensor, z: Tensor, residual: Residual) -> Tensor:
@@ -194,7 +181,7 @@ def bird(
     draw = Draw(generator, n, y.device)
     z = torch.nn.Parameter(draw.normal(prior.channels, height, width))
     operator = (Operator() if observation.operator is None else observation.operator).for_batch(n).to(y.device)
-    optimizer = joint_adam(z, operator, settings)
+    optimizer = joint_adam(z, operator, settings.learning_rate, settings.operator_learning_rate, settings.kernel_learning_rate)
     n_steps = settings.iterations if settings.as_released else settings.iterations + 1
     books = Books(prior, n_steps, on_step)
 

@@ -139,7 +139,7 @@ def invert2restore(
         steps, refine = settings.sampler_steps, settings.refine
         noise = invert(prior, observation.initial(), steps, refine=refine, tolerance=0.0)  # so that no neighbour decides when to stop
     z = torch.nn.Parameter(noise)
-    optimizer = joint_adam(z, operator, settings)
+    optimizer = joint_adam(z, operator, settings.learning_rate, settings.operator_learning_rate, settings.kernel_learning_rate)
     picture = observation.initial().clamp(0, 1)
     why = [f"all {settings.iterations} iterations done"] * n
     done = rectify(z.data, xi, "none")

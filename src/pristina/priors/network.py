@@ -46,7 +46,7 @@ class PatchUNet(nn.Module):
 
     def __init__(self, settings: dict[str, Any]):
         super().__init__()
-        self.settings = dict(settings)
+        self.settings = complete(settings)
         self.patch = settings["patch"]
         widths = tuple(settings["channels"])
         self.unet = UNet2DModel(
@@ -63,7 +63,7 @@ class PatchUNet(nn.Module):
         )
         if settings["norm"] == "pixel":
             _replace_group_norm(self.unet)
-        if settings.get("head", "norm") == "linear":
+        if self.settings["head"] == "linear":
             self.unet.conv_norm_out, self.unet.conv_act = nn.Identity(), nn.Identity()
             for module in self.unet.modules():
                 if isinstance(module, ResnetBlock2D):
@@ -98,6 +98,11 @@ class PatchUNet(nn.Module):
     def _whole(self, x: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
         x = F.pixel_unshuffle(x, self.patch)
         return F.pixel_shuffle(self.unet(x, 1000 * time, class_labels=label).sample, self.patch)
+
+
+def complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a network, with what older files do not say."""
+    return {"head": "norm"} | settings
 
 
 def _replace_group_norm(module: nn.Module) -> None:

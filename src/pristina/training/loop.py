@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pristina.errors import CheckpointError, SettingError
 from pristina.priors.checkpoints.format import read_header, read_tensors, save_weights
-from pristina.priors.network import PatchUNet, fast_dtype
+from pristina.priors.network import PatchUNet, complete, fast_dtype
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _load_state(path: Path, network: PatchUNet, optimizer: torch.optim.Optimizer
     if not path.is_file():
         raise CheckpointError(f"There is nothing to resume: {path} does not exist. Leave out --resume to start anew.")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["settings"] != network.settings:
+    if complete(state["settings"]) != network.settings:
         raise CheckpointError(f"{path} belongs to another network ({state['settings']}, not {network.settings}).")
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
@@ -229,6 +229,6 @@ def _load_state(path: Path, network: PatchUNet, optimizer: torch.optim.Optimizer
 def start_from(network: PatchUNet, path: Path) -> None:
     """Begin with the weights of a trained network of the same shape instead of random ones."""
     header = read_header(path)
-    if header is None or {"head": "norm"} | header["network"] != {"head": "norm"} | network.settings:
+    if header is None or complete(header["network"]) != network.settings:
         raise CheckpointError(f"{path} holds another network than {network.settings}.")
     network.load_state_dict(read_tensors(path))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pristina.errors import CheckpointError
 from pristina.priors.checkpoints.format import read_header, read_tensors
-from pristina.priors.network import PatchUNet
+from pristina.priors.network import PatchUNet, complete
 from pristina.training.data import Crop, PictureStream, augment, list_pictures
 from pristina.training.loop import Schedule, start_from, train
 
@@ -123,7 +123,7 @@ def start_from_regressor(network: PatchUNet, path: Path) -> None:
     once: benchmarks/priors.md.
     """
     header = read_header(path)
-    if header is None or header["network"] | {"labels": network.settings["labels"]} != network.settings:
+    if header is None or complete(header["network"]) | {"labels": network.settings["labels"]} != network.settings:
         raise CheckpointError(f"{path} holds another network than {network.settings}.")
     tensors = read_tensors(path)
     for name in ("unet.conv_out.weight", "unet.conv_out.bias"):
