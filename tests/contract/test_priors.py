@@ -11,9 +11,10 @@ from pristina.metrics.fidelity import psnr
 from pristina.operators.index import parse_recipe
 from pristina.priors.checkpoints.format import read_header, save_weights
 from pristina.priors.gaussian import GaussianMixturePrior, GaussianPrior
-from pristina.priors.load import load_direct, load_prior, shipped
+from pristina.priors.load import load_direct, load_kernel_prior, load_prior, shipped
 from pristina.priors.network import PatchUNet, PixelNorm
 from pristina.priors.unet import UNetPrior, flow_prior
+from pristina.training.kernel_prior import draw_kernel
 from pristina.types import Draw, generators
 
 TINY = {"channels": [16, 32], "layers": 1, "patch": 2, "attention": True, "norm": "group", "inputs": 3, "outputs": 3, "labels": 2}
@@ -144,3 +145,16 @@ def test_the_shipped_regressor_repairs_and_does_little_else():
     assert gain(f"noise:sigma={25 / 255}") > 5 and gain("jpeg:quality=10") > 0.3 and gain("blur:sigma=1.2") > 0.3
     assert float(psnr(prior.predict(x, 1.0).clamp(0, 1), x)) > 35
     assert len(shipped()["photos-blind"].with_suffix(".md").read_text()) > 500
+
+
+@torch.no_grad()
+def test_the_shipped_prior_of_kernels_knows_kernels():
+    """Of new kernels under more noise than kernel it finds all but a fiftieth of the squared error."""
+    kernel = load_kernel_prior("kernels")
+    side = kernel.size_rule.native
+    clean = torch.stack([draw_kernel(side, g) for g in generators(10_000, 8)]) / 127.5 - 1
+    t, eps = 300, torch.stack([torch.randn(1, side, side, generator=g) for g in generators(0, 8)])
+    alpha_bar = kernel.alpha_bar[t]
+    x0 = kernel.predict(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * eps, t).x0
+    assert (x0 - clean).square().mean() < 0.02 * (1 - alpha_bar) / alpha_bar
+    assert len(shipped()["kernels"].with_suffix(".md").read_text()) > 500

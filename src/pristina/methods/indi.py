@@ -100,11 +100,8 @@ def predict(prior: DirectPrior, x_t: Tensor, t: float, ensemble: int = 1) -> Ten
     found = torch.zeros_like(x_t)
     for way in range(ensemble):
         mirrored = [side for bit, side in ((1, -1), (2, -2)) if way & bit]
-        turned = x_t.flip(mirrored)
-        if way & 4:
-            found += prior.predict(turned.transpose(-1, -2), t).transpose(-1, -2).flip(mirrored)
-        else:
-            found += prior.predict(turned, t).flip(mirrored)
+        swapped = (-1, -2) if way & 4 else (-1, -1)
+        found += prior.predict(x_t.flip(mirrored).transpose(*swapped), t).transpose(*swapped).flip(mirrored)
     return found / ensemble
 
 
