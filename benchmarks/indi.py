@@ -401,13 +401,16 @@ def generation(
 
 
 @app.command
-def show(*, indi: str = "photos-blind", side: int = 160, out: Path = Path("benchmarks/results")) -> None:
+def show(
+    *, indi: str = "photos-blind", tasks: tuple[str, ...] = ("JPEG 10", "noise 25", "defocus 2 px", "mixed"), side: int = 160,
+    out: Path = Path("benchmarks/results"),
+) -> None:  # fmt: skip
     """Input, output and truth on pictures that come with scikit-image: what a model card shows."""
     from skimage import data
 
     prior, rows = load_direct(indi), []
     crops = [data.coffee()[100 : 100 + side, 200 : 200 + side], data.astronaut()[30 : 30 + side, 130 : 130 + side]]
-    for task in ("JPEG 10", "noise 25", "defocus 2 px", "mixed"):
+    for task in tasks:
         row = []
         for i, crop in enumerate(crops):
             x = torch.tensor(crop).permute(2, 0, 1)[None] / 255

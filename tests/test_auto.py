@@ -34,9 +34,9 @@ def seen(**changes):
 def test_clean_pictures_are_left_alone_and_damaged_ones_are_not(name):
     x = CLEAN[name]
     assert choose(look(Picture.from_pixels(x))).method == "nothing"
-    for recipe in ("noise:sigma=0.06", "jpeg:quality=10", "blur:sigma=2"):
+    for recipe, prior in (("noise:sigma=0.06", "denoise"), ("jpeg:quality=10", "jpeg"), ("blur:sigma=2", "photos-blind")):
         choice = choose(look(Picture.from_pixels(damaged(x, recipe))))
-        assert choice.method == "indi" and "photos-blind" in choice.why, recipe
+        assert choice.method == "indi" and choice.prior == prior and prior in choice.why, recipe
 
 
 def test_noise_is_measured_where_the_picture_is_smooth():
@@ -75,12 +75,14 @@ def test_enlargement_by_four_shows_over_two_octaves_only():
     ("changes", "method", "word"),
     [
         ({}, "nothing", "left as it is"),
-        ({"noise": 0.1}, "indi", "shows noise"),
+        ({"noise": 0.1}, "indi", "with denoise"),
         ({"noise": 0.03, "whiteness": 0.5}, "nothing", "left as it is"),
         ({"noise": 0.1, "whiteness": 0.5}, "indi", "shows noise"),
-        ({"jpeg_quality": 20}, "indi", "shows strong JPEG compression"),
+        ({"jpeg_quality": 20}, "indi", "with jpeg"),
+        ({"jpeg_quality": 85}, "indi", "with jpeg"),
+        ({"jpeg_quality": 20, "noise": 0.1}, "indi", "noise and JPEG compression"),
         ({"jpeg_quality": 95}, "nothing", "quality 95"),
-        ({"blockiness": 3.0}, "indi", "shows blocks"),
+        ({"blockiness": 3.0}, "indi", "with jpeg"),
         ({"fineness": 0.2}, "indi", "enlargement"),
         ({"fineness_wide": 0.1}, "indi", "enlargement"),
         ({"noise": 0.1, "fineness": 0.2}, "indi", "shows noise and blur"),
@@ -92,13 +94,22 @@ def test_what_is_seen_decides(changes, method, word):
 
 
 def test_light_damage_is_repaired_gently():
-    assert choose(seen(blockiness=3.0)).settings == {"strength": STRENGTH} and "strength 0.8" in choose(seen(blockiness=3.0)).why
+    soft = seen(fineness=0.2)
+    assert choose(soft).settings == {"strength": STRENGTH} and "photos-blind at strength 0.8" in choose(soft).why
     assert not choose(seen(noise=0.1, fineness=0.2)).settings and not choose(seen(fineness_wide=0.1)).settings
-    assert not choose(seen(blockiness=3.0), "direct", "mine").settings  # measured for the shipped weights only
+    assert not choose(soft, "direct", "mine").settings  # measured for the shipped weights only
+    blurred = damaged(CLEAN["coffee"], "blur:sigma=1.5")[:, :128, :128]
+    done = restore(blurred)
+    assert done.result.record()["settings"]["strength"] == STRENGTH
+    assert torch.equal(done.picture.pixels, restore(blurred, method="indi", settings={"strength": STRENGTH}).picture.pixels)
+
+
+def test_one_kind_of_damage_goes_to_its_specialist():
     blocks = damaged(CLEAN["coffee"], "jpeg:quality=8")[:, :64, :64]
     done = restore(blocks)
-    assert done.result.record()["settings"]["strength"] == STRENGTH
-    assert torch.equal(done.picture.pixels, restore(blocks, method="indi", settings={"strength": STRENGTH}).picture.pixels)
+    assert done.inputs["prior"] == "jpeg" and torch.equal(done.picture.pixels, restore(blocks, method="indi", prior="jpeg").picture.pixels)
+    assert restore(blocks, prior="photos-blind").inputs["prior"] == "photos-blind"
+    assert choose(seen(noise=0.1, jpeg_quality=50)).prior == "photos-blind"
 
 
 def test_the_weights_that_are_named_decide_the_method():

@@ -180,8 +180,10 @@ def restore(
         if operator is not None or preset is not None or settings:
             raise SettingError("An operator, a preset and settings belong to a method: name it too, for example --method bird.")
         seen = look(picture)
-        choice = choose(seen, *(() if prior is None else (kind_of(prior), _name(prior))))
-        method, prior, settings = choice.method, None if choice.method == "nothing" else prior, choice.settings
+        choice = choose(seen) if prior is None else choose(seen, kind_of(prior), _name(prior))
+        method, settings = choice.method, choice.settings
+        if prior is None or method == "nothing":
+            prior = choice.prior
         notes.append(choice.why)
     entry = _method(method, operator)
     chosen = settings if isinstance(settings, entry.settings) else make_settings(entry, preset, settings)
