@@ -19,7 +19,7 @@ from pristina.priors.load import load_prior
 from pristina.priors.network import PatchUNet
 from pristina.training.data import PictureStream, augment, list_pictures
 from pristina.training.indi import InDITraining
-from pristina.training.loop import Schedule
+from pristina.training.loop import Schedule, start_from
 from pristina.training.prior import PriorTraining, start_from_regressor, train_prior
 
 TINY = PriorTraining(domain="colour ramps", size_px=16, channels=(16, 32), patch=2, attention=False, augment=0.2)
@@ -144,6 +144,33 @@ def test_a_regressor_is_a_head_start(tmp_path):
         assert (network(x, u)).std() > 1e-3
     with pytest.raises(CheckpointError, match="another network"):
         start_from_regressor(PatchUNet(TINY.network_settings()), file)
+
+
+def test_a_network_grows_from_a_smaller_one(tmp_path):
+    """A coarser level and attention are added; the rest is what it was, and all of it goes on learning."""
+    small = PatchUNet(replace(TINY, norm="pixel", head="linear").network_settings())
+    for i, p in enumerate(small.parameters()):
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(i))
+    file = tmp_path / "small.safetensors"
+    save_weights(file, small.state_dict(), {"kind": "prior", "network": small.settings}, torch.float32)
+    large = PatchUNet(small.settings | {"channels": [*small.settings["channels"], 48], "attention": True})
+    start_from(large, file)
+    old, new = small.unet, large.unet
+    for mine, its in (
+        (old.conv_in, new.conv_in),
+        (old.down_blocks[1].resnets, new.down_blocks[1].resnets),
+        (old.up_blocks[1], new.up_blocks[2]),
+    ):
+        for p, q in zip(mine.parameters(), its.parameters(), strict=True):
+            assert torch.equal(p, q)
+    joint, before = new.up_blocks[1].resnets[0].conv1.weight, old.up_blocks[0].resnets[0].conv1.weight
+    assert torch.equal(joint[:, 48:], before[:, 32:]) and not joint[:, :48].any()
+    large(torch.rand(1, 3, 16, 16), torch.tensor([0.5])).square().sum().backward()
+    assert joint.grad[:, :48].any()
+    with pytest.raises(CheckpointError, match="not a smaller one"):
+        start_from(PatchUNet(small.settings | {"channels": [16, 48]}), file)
+    with pytest.raises(CheckpointError, match="not a smaller one"):
+        start_from(PatchUNet(small.settings | {"channels": [16]}), file)
 
 
 def test_what_cannot_be_trained_is_named(folder, tmp_path):

@@ -120,8 +120,9 @@ def prior(
     share
         PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
     start
-        Weights of the same network to begin with, for instance trained at a smaller size; or a regressor's, as photos-blind.safetensors
-        (with --channels 32 --channels 64 --channels 128 --patch 2): a head start for photographs.
+        Weights to begin with: of the same network, for instance trained at a smaller size; of one with fewer levels, to which coarser
+        ones are added; or a regressor's, as photos-blind.safetensors (with --channels 32 --channels 64 --channels 128 --patch 2): a head
+        start for photographs.
     resume
         Go on with an interrupted run.
     """

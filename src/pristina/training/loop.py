@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -226,9 +227,27 @@ def _load_state(path: Path, network: PatchUNet, optimizer: torch.optim.Optimizer
     return int(state["step"]), float(state["seconds"])
 
 
+@torch.no_grad()
 def start_from(network: PatchUNet, path: Path) -> None:
-    """Begin with the weights of a trained network of the same shape instead of random ones."""
+    """Begin with the weights of a trained network, of the same shape or one that lacks the coarsest levels or the attention in the middle.
+
+    What it lacks, and the middle of a network with more levels, begins as it would anew.
+    """
     header = read_header(path)
-    if header is None or complete(header["network"]) != network.settings:
-        raise CheckpointError(f"{path} holds another network than {network.settings}.")
-    network.load_state_dict(read_tensors(path))
+    old, new = complete(header["network"]) if header else {}, network.settings
+    added = len(new["channels"]) - len(old.get("channels", ()))
+    grown = old | {"channels": old.get("channels", []) + new["channels"][len(new["channels"]) - added :], "attention": new["attention"]}
+    if added < 0 or grown != new or (old["attention"] and not new["attention"]):
+        raise CheckpointError(f"{path} holds another network than {network.settings}, and not a smaller one to grow from.")
+    state, width = network.state_dict(), old["channels"][-1]
+    for name, value in read_tensors(path).items():
+        if added and "mid_block" in name:
+            continue
+        into = state[re.sub(r"up_blocks\.(\d+)", lambda found: f"up_blocks.{int(found[1]) + added}", name)]
+        if into.shape == value.shape:
+            into.copy_(value)
+        else:  # where the way up begins: [from below, same level]; what comes from below is new, and not heard at first
+            channels = min(1, value.ndim - 1)
+            if value.ndim == 4:
+                into.zero_()
+            into.narrow(channels, into.shape[channels] - width, width).copy_(value.narrow(channels, width, width))

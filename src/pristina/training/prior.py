@@ -150,7 +150,7 @@ def train_prior(
         out: ``NAME.safetensors``.
         held_out: Folder of pictures for the held-out figures; without it every 30th file of ``data`` is set aside.
         weights: File-name prefix to how often such a picture counts.
-        start: Weights of the same network to begin with (for instance one trained on smaller pictures), or a regressor's.
+        start: Weights to begin with: of the same network (trained on smaller pictures, say), of one with fewer levels, or a regressor's.
         resume: Go on with the run that was interrupted.
     """
     paths = list_pictures(data)
