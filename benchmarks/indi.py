@@ -195,7 +195,7 @@ def strips(path: Path, rows: Sequence[Sequence[tuple[str, Tensor]]], side: int =
 @app.command
 def quality(
     *, pictures: Path, blind: str = "photos-blind", specialists: tuple[str, ...] = (), prior: str = "", kernels: Path | None = None,
-    real: Path | None = None, count: int = 24, size: int = 0, bm3d: bool = False, tasks: tuple[str, ...] = (),
+    real: Path | None = None, rain: Path | None = None, count: int = 24, size: int = 0, bm3d: bool = False, tasks: tuple[str, ...] = (),
     wavelet: bool = False, classical: bool = True, ensemble: int = 1, name: str = "indi-quality", out: Path = Path("benchmarks/results"),
 ) -> None:  # fmt: skip
     """PSNR of every restorer on every task, at full size.
@@ -206,6 +206,8 @@ def quality(
         A MATLAB file of measured kernels; picture i is blurred with kernel i.
     real
         A folder of NNN_noisy and NNN_clean pictures.
+    rain
+        A folder of NNN_rain and NNN_clean pictures.
     size
         Only the middle of each picture, in px; 0 takes the whole.
     specialists
@@ -236,11 +238,12 @@ def quality(
     }
     if wanted("clean"):
         cases_of["clean"] = [(x, Observation(x), None) for x in clean]
-    if real and wanted("real noise"):
-        found = pictures_of(real, 10_000, size)
-        noisy = [i for i, path in enumerate(list_pictures(real)) if path.stem.endswith("_noisy")]
-        # sorted: NNN_clean comes just before NNN_noisy
-        cases_of["real noise"] = [(found[i - 1], Observation(found[i]), None) for i in noisy]
+    for task, folder, ending in (("real noise", real, "_noisy"), ("rain", rain, "_rain")):
+        if folder and wanted(task):
+            found = pictures_of(folder, 10_000, size)
+            damaged = [i for i, path in enumerate(list_pictures(folder)) if path.stem.endswith(ending)]
+            # sorted: NNN_clean comes just before the damaged one
+            cases_of[task] = [(found[i - 1], Observation(found[i]), None) for i in damaged]
 
     restorers: dict[str, Restorer] = {f"InDI {Path(w).stem}": by_indi(load_direct(w)) for w in (blind, *specialists)}
     if ensemble > 1:
