@@ -197,6 +197,11 @@ def restore(
     loaded = load_weights(entry.prior, prior, device=where)
 
     y = picture.pixels[None].to(where)
+    if entry.operator == "size" and form is not None and form.picture_size(*y.shape[-2:]) == y.shape[-2:]:
+        raise InputError(
+            f"{method} uses an operator only to learn the picture's size, as with bicubic:factor=4, and {form.describe()!r} does not change "
+            "it; leave it out, or take a method that uses it."
+        )
     rule = SizeRule() if loaded is None else loaded.size_rule
     if form is None:
         y, back, note = fit(y, multiple=rule.multiple, minimum=rule.minimum, native=rule.native, fixed=rule.fixed)

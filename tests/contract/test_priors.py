@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
+from pristina import restore
 from pristina.errors import CheckpointError
 from pristina.metrics.fidelity import psnr
 from pristina.operators.index import parse_recipe
@@ -158,3 +159,15 @@ def test_the_shipped_prior_of_kernels_knows_kernels():
     x0 = kernel.predict(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * eps, t).x0
     assert (x0 - clean).square().mean() < 0.02 * (1 - alpha_bar) / alpha_bar
     assert len(shipped()["kernels"].with_suffix(".md").read_text()) > 500
+
+
+def test_the_shipped_specialists_are_ahead_of_the_blind_weights_at_their_own_damage():
+    small = Image.fromarray(astronaut()).resize((128, 128), Image.Resampling.LANCZOS)
+    x = torch.tensor(np.array(small)).permute(2, 0, 1)[None] / 255
+    for name, recipe, ahead in (("denoise", "noise:sigma=0.06", 0.2), ("jpeg", "jpeg:quality=30", 0.2), ("x4", "bicubic:factor=4", 0.2)):
+        operator = parse_recipe(recipe)
+        y = operator.degrade(x, Draw(generators(0, 1), 1)).clamp(0, 1)
+        form = {"operator": operator} if y.shape != x.shape else {}
+        found = {prior: restore(y[0], method="indi", prior=prior, **form).picture.pixels[None] for prior in (name, "photos-blind")}
+        assert psnr(found[name], x) > psnr(found["photos-blind"], x) + ahead > psnr(operator.initial(y), x) + ahead, name
+        assert len(shipped()[name].with_suffix(".md").read_text()) > 500

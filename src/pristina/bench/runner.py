@@ -162,7 +162,7 @@ def knows(entry: Entry, row: Row) -> tuple[str, bool]:
     """What a method is told about the degradation, and whether about the noise too."""
     told_sigma = entry.oracle if row.told_sigma is None else row.told_sigma
     needs = "truth" if entry.oracle else "form" if entry.operator == "required" else "nothing"
-    return ("nothing" if entry.operator == "never" else row.told or needs), told_sigma
+    return ("nothing" if entry.operator in ("never", "size") else row.told or needs), told_sigma
 
 
 def run_cell(bench: Bench, cell: Cell, on_step: Callable[[StepEvent], None] | None = None) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class Entry:
         name: Its name; the module, and the function in it, are called the same.
         settings_name: Its settings class.
         title: One line about it.
-        operator: Whether it uses the form of the degradation: never, if given (``optional``), or only then (``required``).
+        operator: Whether it uses the form of the degradation: never, only to learn the picture's ``size``, if given (``optional``), or
+            only then (``required``).
         prior: What it draws its knowledge from: a ``diffusion`` prior, a ``direct`` regressor trained on pairs, a ``conditional``
             diffusion network trained on pairs, or ``none``.
         oracle: Whether it must be told what a blind method cannot know: rows marked so in tables.
@@ -29,7 +30,7 @@ class Entry:
     name: str
     settings_name: str
     title: str
-    operator: Literal["never", "optional", "required"]
+    operator: Literal["never", "size", "optional", "required"]
     prior: Kind = "diffusion"
     oracle: bool = False
 
@@ -72,10 +73,8 @@ METHODS = {
         Entry("ddrm", "DDRM", "sample where a known operator only scales, given operator and noise", "optional", oracle=True),
         Entry("gibbs_ddrm", "GibbsDDRM", "picture by DDRM and blur kernel by Langevin steps, in turns", "required", oracle=True),
         Entry("blind_dps", "BlindDPS", "diffuse picture and blur kernel side by side", "required"),
-        Entry("indi", "InDI", "step from the degraded picture to the clean one, learned from pairs", "never", prior="direct"),
-        Entry(
-            "conditional_ddpm", "ConditionalDDPM", "sample beside the degraded picture, learned from pairs", "never", prior="conditional"
-        ),
+        Entry("indi", "InDI", "step from the degraded picture to the clean one, learned from pairs", "size", prior="direct"),
+        Entry("conditional_ddpm", "ConditionalDDPM", "sample beside the degraded picture, learned from pairs", "size", prior="conditional"),
     )
 }
 
