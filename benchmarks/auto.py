@@ -1,6 +1,6 @@
 """What ``--method auto`` does to pictures: how many of each kind of damage it repairs, and what that does to them.
 
-    python -m benchmarks.auto --pictures KODAK
+    python -m benchmarks.auto --pictures KODAK --real POLYU
 
 Picture i is damaged with seed 1000 + i and rounded to 8 bits; JPEG damage goes through a file, so that its tables can be seen. The truth is used to measure,
 never inside. Writes ``OUT/auto.md``.
@@ -19,6 +19,7 @@ from pristina import restore
 from pristina.image.picture import Picture
 from pristina.metrics.fidelity import psnr
 from pristina.operators.index import parse_recipe
+from pristina.training.data import list_pictures
 
 DAMAGE = {
     "clean": "", "JPEG 95": "95", "JPEG 80": "80", "JPEG 60": "60", "JPEG 40": "40", "JPEG 20": "20", "JPEG 10": "10",
@@ -29,23 +30,40 @@ DAMAGE = {
 }  # fmt: skip
 
 
-def main(*, pictures: Path, count: int = 24, size: int = 0, only: tuple[str, ...] = (), out: Path = Path("benchmarks/results")) -> None:
-    """Measure."""
+def damaged(x: torch.Tensor, recipe: str, i: int, folder: Path) -> Picture:
+    """Picture i of (1, 3, H, W) as a user would have it."""
+    picture = Picture.from_pixels(x[0])
+    if recipe.isdigit():
+        picture.to_pillow().save(folder / "damaged.jpg", quality=int(recipe))
+        return Picture.open(folder / "damaged.jpg")
+    if recipe:
+        picture = Picture.from_pixels(observe(x, parse_recipe(recipe, 1000 + i), 1000 + i).initial()[0].clamp(0, 1))
+    return picture
+
+
+def main(
+    *, pictures: Path, real: Path | None = None, count: int = 24, size: int = 0, only: tuple[str, ...] = (),
+    out: Path = Path("benchmarks/results"),
+) -> None:  # fmt: skip
+    """Measure.
+
+    Parameters
+    ----------
+    real
+        A folder of NNN_noisy and NNN_clean files, taken as they are.
+    """
     clean = pictures_of(pictures, count, size)
     rows = []
     with TemporaryDirectory() as folder:
-        for name, recipe in DAMAGE.items():
+        cases = {name: [(x, damaged(x, recipe, i, Path(folder))) for i, x in enumerate(clean)] for name, recipe in DAMAGE.items()}
+        if real:
+            paths = list_pictures(real)  # sorted: NNN_clean comes just before NNN_noisy
+            cases["real noise"] = [(Picture.open(x).pixels[None], Picture.open(y)) for x, y in zip(paths[::2], paths[1::2], strict=True)]
+        for name, pairs in cases.items():
             if only and not name.startswith(only):
                 continue
             changes, repaired, seconds = [], 0, 0.0
-            for i, x in enumerate(clean):
-                picture = Picture.from_pixels(x[0])
-                if recipe.isdigit():
-                    path = Path(folder) / "damaged.jpg"
-                    picture.to_pillow().save(path, quality=int(recipe))
-                    picture = Picture.open(path)
-                elif recipe:
-                    picture = Picture.from_pixels(observe(x, parse_recipe(recipe, 1000 + i), 1000 + i).initial()[0].clamp(0, 1))
+            for x, picture in pairs:
                 done = restore(picture)
                 repaired += done.result.method != "nothing"
                 seconds += done.cost.seconds
@@ -55,11 +73,11 @@ def main(*, pictures: Path, count: int = 24, size: int = 0, only: tuple[str, ...
             rows.append(
                 [
                     name,
-                    f"{repaired} of {len(clean)}",
+                    f"{repaired} of {len(pairs)}",
                     f"{mean:+.2f}",
                     f"{min(changes):+.2f}",
                     f"{max(changes):+.2f}",
-                    f"{seconds / len(clean):.1f}",
+                    f"{seconds / len(pairs):.1f}",
                 ]
             )
             print(" | ".join(rows[-1]), flush=True)

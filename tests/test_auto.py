@@ -81,6 +81,7 @@ def test_enlargement_by_four_shows_over_two_octaves_only():
         ({"jpeg_quality": 20}, "indi", "with jpeg"),
         ({"jpeg_quality": 85}, "indi", "with jpeg"),
         ({"jpeg_quality": 20, "noise": 0.1}, "indi", "noise and JPEG compression"),
+        ({"jpeg_quality": 20, "fineness": 0.2}, "indi", "with jpeg"),
         ({"jpeg_quality": 95}, "nothing", "quality 95"),
         ({"blockiness": 3.0}, "indi", "with jpeg"),
         ({"fineness": 0.2}, "indi", "enlargement"),
