@@ -13,13 +13,12 @@ from tempfile import TemporaryDirectory
 
 import cyclopts
 import torch
-from benchmarks.indi import RECIPES, observe, pictures_of, write
+from benchmarks.indi import RECIPES, observe, pairs_of, pictures_of, write
 
 from pristina import restore
 from pristina.image.picture import Picture
 from pristina.metrics.fidelity import psnr
 from pristina.operators.index import parse_recipe
-from pristina.training.data import list_pictures
 
 DAMAGE = {
     "clean": "", "JPEG 95": "95", "JPEG 80": "80", "JPEG 60": "60", "JPEG 40": "40", "JPEG 20": "20", "JPEG 10": "10",
@@ -55,13 +54,14 @@ def main(
     clean = pictures_of(pictures, count, size)
     rows = []
     with TemporaryDirectory() as folder:
-        cases = {name: [(x, damaged(x, recipe, i, Path(folder))) for i, x in enumerate(clean)] for name, recipe in DAMAGE.items()}
-        if real:
-            paths = list_pictures(real)  # sorted: NNN_clean comes just before NNN_noisy
-            cases["real noise"] = [(Picture.open(x).pixels[None], Picture.open(y)) for x, y in zip(paths[::2], paths[1::2], strict=True)]
-        for name, pairs in cases.items():
+        for name in (*DAMAGE, *(["real noise"] if real else [])):
             if only and not name.startswith(only):
                 continue
+            pairs = (
+                ((x, damaged(x, DAMAGE[name], i, Path(folder))) for i, x in enumerate(clean))
+                if name in DAMAGE
+                else ((Picture.open(x).pixels[None], Picture.open(y)) for x, y in pairs_of(real, "noisy"))
+            )
             changes, repaired, seconds = [], 0, 0.0
             for x, picture in pairs:
                 done = restore(picture)
@@ -73,11 +73,11 @@ def main(
             rows.append(
                 [
                     name,
-                    f"{repaired} of {len(pairs)}",
+                    f"{repaired} of {len(changes)}",
                     f"{mean:+.2f}",
                     f"{min(changes):+.2f}",
                     f"{max(changes):+.2f}",
-                    f"{seconds / len(pairs):.1f}",
+                    f"{seconds / len(changes):.1f}",
                 ]
             )
             print(" | ".join(rows[-1]), flush=True)

@@ -70,16 +70,24 @@ SPECIALITY = {
 
 
 def pictures_of(folder: Path, count: int, size: int = 0) -> list[Tensor]:
-    """The first ``count`` pictures of a folder, each (1, 3, H, W) in [0, 1]; their middle ``size`` px if that is not 0."""
-    found = []
-    for path in list_pictures(folder)[:count]:
-        with Image.open(path) as file:
-            x = to_tensor(file.convert("RGB"))[None].float() / 255
-        if size:
-            top, left = (x.shape[-2] - size) // 16 * 8, (x.shape[-1] - size) // 16 * 8
-            x = x[..., top : top + size, left : left + size]
-        found.append(x)
-    return found
+    """The first ``count`` pictures of a folder, see :func:`picture_of`."""
+    return [picture_of(path, size) for path in list_pictures(folder)[:count]]
+
+
+def picture_of(path: Path, size: int = 0) -> Tensor:
+    """A picture, (1, 3, H, W) in [0, 1]; its middle ``size`` px if that is not 0."""
+    with Image.open(path) as file:
+        x = to_tensor(file.convert("RGB"))[None].float() / 255
+    if size:
+        top, left = (x.shape[-2] - size) // 16 * 8, (x.shape[-1] - size) // 16 * 8
+        x = x[..., top : top + size, left : left + size]
+    return x
+
+
+def pairs_of(folder: Path, ending: str) -> list[tuple[Path, Path]]:
+    """The files NNN_clean and NNN_ending of a folder."""
+    found = [path for path in list_pictures(folder) if path.stem.endswith(f"_{ending}")]
+    return [(path.with_stem(path.stem.removesuffix(ending) + "clean"), path) for path in found]
 
 
 def observe(x: Tensor, operator: Operator, seed: int) -> Observation:
@@ -238,12 +246,9 @@ def quality(
     }
     if wanted("clean"):
         cases_of["clean"] = [(x, Observation(x), None) for x in clean]
-    for task, folder, ending in (("real noise", real, "_noisy"), ("rain", rain, "_rain")):
+    for task, folder, ending in (("real noise", real, "noisy"), ("rain", rain, "rain")):
         if folder and wanted(task):
-            found = pictures_of(folder, 10_000, size)
-            damaged = [i for i, path in enumerate(list_pictures(folder)) if path.stem.endswith(ending)]
-            # sorted: NNN_clean comes just before the damaged one
-            cases_of[task] = [(found[i - 1], Observation(found[i]), None) for i in damaged]
+            cases_of[task] = [(picture_of(x, size), Observation(picture_of(y, size)), None) for x, y in pairs_of(folder, ending)]
 
     restorers: dict[str, Restorer] = {f"InDI {Path(w).stem}": by_indi(load_direct(w)) for w in (blind, *specialists)}
     if ensemble > 1:

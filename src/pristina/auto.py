@@ -70,9 +70,10 @@ def choose(seen: Seen, kind: Kind = "direct", prior: str | None = None) -> Choic
         damage.append("blur or enlargement")
     if not damage:
         return Choice("nothing", f"It shows no damage worth repairing ({seen.sentence()}): the picture is left as it is.")
-    prior = prior or SPECIALISTS.get(" and ".join(damage), "photos-blind")
+    shown = " and ".join(damage)
+    prior = prior or SPECIALISTS.get(shown, "photos-blind")
     name = {"direct": "indi", "conditional": "conditional_ddpm"}.get(kind, "mmse" if damage == ["noise"] else "diip")
     gently = prior == "photos-blind" and "noise" not in damage and seen.fineness_wide > FINENESS_WIDE
     how = f" at strength {STRENGTH}" if gently else ""
-    why = f"It shows {' and '.join(damage)} ({seen.sentence()}): {name} with {prior}{how} was chosen."
+    why = f"It shows {shown} ({seen.sentence()}): {name} with {prior}{how} was chosen."
     return Choice(name, why, prior, {"strength": STRENGTH} if gently else {})

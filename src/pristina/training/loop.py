@@ -234,12 +234,14 @@ def start_from(network: PatchUNet, path: Path) -> None:
     What it lacks, and the middle of a network with more levels, begins as it would anew.
     """
     header = read_header(path)
-    old, new = complete(header["network"]) if header else {}, network.settings
-    added = len(new["channels"]) - len(old.get("channels", ()))
-    grown = old | {"channels": old.get("channels", []) + new["channels"][len(new["channels"]) - added :], "attention": new["attention"]}
-    if added < 0 or grown != new or (old["attention"] and not new["attention"]):
+    old, new = complete(header["network"]) if header else None, network.settings
+    if old is None or old != new | {
+        "channels": new["channels"][: len(old["channels"])],
+        "attention": new["attention"] and old["attention"],
+    }:
         raise CheckpointError(f"{path} holds another network than {network.settings}, and not a smaller one to grow from.")
-    state, width = network.state_dict(), old["channels"][-1]
+    added, width = len(new["channels"]) - len(old["channels"]), old["channels"][-1]
+    state = network.state_dict()
     for name, value in read_tensors(path).items():
         if added and "mid_block" in name:
             continue
