@@ -176,8 +176,8 @@ def test_white_noise_is_the_probability_flow():
 class Wavy(ConditionalPrior):
     """Any smooth function of all it is given."""
 
-    def predict_eps(self, x_t, t, alpha_bar, condition):
-        return (x_t - alpha_bar.sqrt() * torch.sin(3 * condition)) + 0.3 * torch.cos(x_t + t.view(-1, 1, 1, 1) / 300)
+    def predict_x0(self, x_t, t, alpha_bar, condition):
+        return torch.sin(3 * condition) + 0.3 * torch.cos(x_t + t.view(-1, 1, 1, 1) / 300)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
@@ -204,9 +204,9 @@ def test_conditional_sampling_gives_the_posterior(eta):
     """p(x0 | c) = N(c / 2, 0.1^2) in [-1, 1] units; ancestral steps of the small variance leave the spread some 7 % low at 500 steps."""
 
     class Gaussian(ConditionalPrior):
-        def predict_eps(self, x_t, t, alpha_bar, condition):
+        def predict_x0(self, x_t, t, alpha_bar, condition):
             spread = alpha_bar * 0.1**2 + 1 - alpha_bar
-            return (1 - alpha_bar).sqrt() / spread * (x_t - alpha_bar.sqrt() * condition / 2)
+            return condition / 2 + alpha_bar.sqrt() * 0.1**2 / spread * (x_t - alpha_bar.sqrt() * condition / 2)
 
     y = torch.full((1, 1, 64, 64), 0.8)
     x = 2 * conditional_ddpm(Observation(y), Gaussian(domain="", channels=1), ConditionalDDPM(1000, eta)).picture - 1

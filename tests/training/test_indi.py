@@ -11,6 +11,7 @@ from pristina.methods.conditional_ddpm import ConditionalDDPM, conditional_ddpm
 from pristina.methods.indi import indi
 from pristina.operators.base import Observation
 from pristina.priors.load import load_conditional, load_direct, load_prior
+from pristina.training import recipes
 from pristina.training.conditional import train_conditional
 from pristina.training.indi import FLOOR, InDITask, InDITraining, draw_times, train_indi
 from pristina.training.loop import Schedule
@@ -69,6 +70,19 @@ def test_a_share_of_the_pictures_stays_as_it_is():
     same = sum(torch.equal(degrade(Recipe(noise=0.5, nothing=0.3, sigma=(0.1, 0.2)), x, np.random.default_rng(i)), x) for i in range(200))
     assert 40 <= same <= 80
     assert torch.equal(degrade(Recipe(nothing=1), x, np.random.default_rng(0)), x)
+
+
+def test_a_camera_does_things_in_its_order(monkeypatch):
+    done: list[str] = []
+    for name in ("_blur", "_resample", "_noise", "_jpeg"):
+        monkeypatch.setattr(recipes, name, lambda recipe, x, random, name=name: done.append(name) or x)
+    for i in range(20):
+        degrade(Recipe(1, 1, 1, 1, camera=1), torch.zeros(3, 4, 4), np.random.default_rng(i))
+    assert done == 20 * ["_blur", "_resample", "_noise", "_jpeg"]
+    done.clear()
+    for i in range(20):
+        degrade(Recipe(1, 1, 1, 1), torch.zeros(3, 4, 4), np.random.default_rng(i))
+    assert done != 20 * ["_blur", "_resample", "_noise", "_jpeg"]
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "poisson", "camera"])

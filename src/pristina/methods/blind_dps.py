@@ -47,14 +47,15 @@ class BlindDPS:
         steps: Network calls, each differentiated through; as many of the kernel's network.
         kernel_prior: The kernel's prior: a shipped name, a file, a prior of one channel, or None for a uniform one.
         kernel_px: Side of the kernel, odd: one less than what the kernel's prior was trained at.
-        zeta: Step size of the picture, in the paper's units (1000 steps at 256 px).
+        zeta: Step size of the picture, in the paper's units (1000 steps at 256 px). The paper has 0.3; in 200 steps with priors of 64 px
+            that leaves the observation behind: on training faces 1.0 gains 1.4 dB at motion blur and 3.4 at Gaussian blur.
         zeta_kernel: Step size of the kernel, likewise (64 px kernels).
     """
 
     steps: int = 200
     kernel_prior: str | Prior | None = "kernels"
     kernel_px: int = 31
-    zeta: float = 0.3
+    zeta: float = 1.0
     zeta_kernel: float = 0.3
 
     def __post_init__(self) -> None:

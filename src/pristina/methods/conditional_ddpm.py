@@ -7,7 +7,9 @@ Source:
     Saharia et al., SR3 (2021) and Palette (2022): the degraded picture is concatenated to x_t, the network predicts eps, x0 is clipped.
     Sampling is that of Song et al. 2021 (DDIM), equations 12 and 16; eta = 1 is the ancestral sampler. Deliberate differences: the linear
     schedule of 1000 steps (beta from 1e-4 to 0.02), as for every diffusion model here; the network is told t, fractions included, not
-    gamma = alpha_bar_t (each follows from the other); the chain begins at t = 999 whatever the number of steps.
+    gamma = alpha_bar_t (each follows from the other); the chain begins at t = 999 whatever the number of steps; and the network is asked
+    for x0 - c, not for eps. Where the chain begins an error of eps is divided by sqrt(alpha_bar) = 0.006, which takes a training that
+    nobody can give it here: after 44,000 crops of JPEG 10 the network that predicted eps reached 21.8 dB in 100 steps, from 25.9 dB.
 """
 
 from __future__ import annotations
@@ -82,8 +84,8 @@ def conditional_ddpm(
         >>> import torch
         >>> from pristina.priors.direct import ConditionalPrior
         >>> class Trusting(ConditionalPrior):  # it takes the degraded picture for the clean one
-        ...     def predict_eps(self, x_t, t, alpha_bar, condition):
-        ...         return (x_t - alpha_bar.sqrt() * condition) / (1 - alpha_bar).sqrt()
+        ...     def predict_x0(self, x_t, t, alpha_bar, condition):
+        ...         return condition
         >>> y = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
         >>> result = conditional_ddpm(Observation(y), Trusting(domain="all"), ConditionalDDPM(steps=5))
         >>> bool((result.picture - y).abs().max() < 1e-4), result.cost.network_calls

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pristina.errors import InputError
 from pristina.priors.base import Prediction, SizeRule, to_signed, to_unit
 from pristina.priors.network import PatchUNet
-from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, linear_alpha_bar, x0_from_eps
+from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, eps_from_x0, linear_alpha_bar
 from pristina.types import Pictures
 
 Noise = Literal["none", "constant", "brownian"]
@@ -30,6 +30,12 @@ def regress(network: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor)
     """
     x_t = x_t.contiguous(memory_format=torch.channels_last)
     return x_t + t.view(-1, 1, 1, 1) * network(x_t, t)
+
+
+def denoise(network: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    """``x0 = c + network([c, x_t], t)``: training starts at the degraded picture; pixels in [-1, 1], timesteps t (B,)."""
+    both = torch.cat([condition, x_t], 1).contiguous(memory_format=torch.channels_last)
+    return condition + network(both, t / N_TIMESTEPS)
 
 
 def noise_scale(noise: Noise, eps: float, t: Tensor) -> Tensor:
@@ -123,7 +129,7 @@ class DirectNetwork(DirectPrior):
 
 
 class ConditionalPrior(nn.Module):
-    """A diffusion network that sees the degraded picture beside ``x_t``. A subclass implements :meth:`predict_eps`.
+    """A diffusion network that sees the degraded picture beside ``x_t``. A subclass implements :meth:`predict_x0`.
 
     Attributes:
         domain: One sentence: which damage to which pictures it has learned to undo.
@@ -150,8 +156,8 @@ class ConditionalPrior(nn.Module):
         return self.alpha_bar.device
 
     @abstractmethod
-    def predict_eps(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor) -> Tensor:
-        """The noise in ``x_t``; pictures and condition in [-1, 1], ``t`` (B,), ``alpha_bar`` (B, 1, 1, 1)."""
+    def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor) -> Tensor:
+        """The clean picture in ``x_t``; pictures and condition in [-1, 1], ``t`` (B,), ``alpha_bar`` (B, 1, 1, 1)."""
 
     def predict(self, x_t: Tensor, t: Tensor | float, condition: Tensor) -> Prediction:
         """Noise and clean picture in ``x_t``, given the degraded picture.
@@ -172,12 +178,12 @@ class ConditionalPrior(nn.Module):
         t = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(len(x_t))
         alpha_bar = alpha_bar_at(self.alpha_bar, t).to(x_t.dtype).view(-1, 1, 1, 1)
         self.n_calls += len(x_t)
-        eps = self.predict_eps(x_t, t, alpha_bar, condition)
-        return Prediction(eps, x0_from_eps(x_t, eps, alpha_bar))
+        x0 = self.predict_x0(x_t, t, alpha_bar, condition)
+        return Prediction(eps_from_x0(x_t, x0, alpha_bar), x0)
 
 
 class ConditionalNetwork(ConditionalPrior):
-    """A trained network of six input channels, ``[condition, x_t]``, that predicts the noise.
+    """A trained network of six input channels, ``[condition, x_t]``; see :func:`denoise`.
 
     Args:
         network: As trained by :mod:`pristina.training.conditional`. Frozen and put in evaluation mode.
@@ -189,9 +195,8 @@ class ConditionalNetwork(ConditionalPrior):
         self.network = network.eval().requires_grad_(False)
         self.dtype = dtype
 
-    def predict_eps(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor) -> Tensor:
+    def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor) -> Tensor:
         padded = _Padded(x_t, self.network.multiple)
-        both = padded(torch.cat([condition, x_t], 1)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = self.network(both, t / N_TIMESTEPS)
+            out = denoise(self.network, padded(x_t), t, padded(condition))
         return padded.back(out).to(x_t.dtype)

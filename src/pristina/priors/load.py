@@ -194,6 +194,8 @@ def load_conditional(
     assert not isinstance(source, nn.Module)
     device, path = torch.device(device), find_weights(source)
     network, header = load_network(path, "conditional")
+    if header["prediction"] != "x0":
+        raise CheckpointError(f"{path} predicts {header['prediction']}; conditional networks of this version predict x0: train it again.")
     prior = ConditionalNetwork(network, domain=header["domain"], dtype=dtype or fast_dtype(device))
     prior.source = {"file": str(path), "sha256": sha256_of(path), "layout": "pristina"}
     return prior.to(device)

@@ -3,7 +3,8 @@
 Glossary: c degraded picture, x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps.
 
 Source:
-    Saharia et al., SR3 (2021) and Palette (2022): ``|eps - network([c, x_t], t)|^2``, t drawn from the whole chain and continuous. The
+    Saharia et al., SR3 (2021) and Palette (2022), but for what the network is asked for, see
+    :mod:`pristina.methods.conditional_ddpm`: ``|x0 - c - network([c, x_t], t)|^2``, t drawn from the whole chain and continuous. The
     network, the pairs, their order and the schedule of training are those of :mod:`pristina.training.indi`, so that the two can be
     compared.
 """
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 from pristina.methods.conditional_ddpm import chain
 from pristina.priors.base import to_signed, to_unit
+from pristina.priors.direct import denoise
 from pristina.priors.network import PatchUNet
-from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddim_step, eps_from_x0, linear_alpha_bar, x0_from_eps
+from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddim_step, eps_from_x0, linear_alpha_bar
 from pristina.training.loop import Schedule, start_from, train
 from pristina.training.pairs import HeldOut, PairTraining, gain, open_pairs, write_grid
 
@@ -28,7 +30,7 @@ HELD_OUT_STEPS = 10
 
 
 class ConditionalTask:
-    """The objective: the noise in x_t, given the degraded picture."""
+    """The objective: the clean picture in x_t, given the degraded picture."""
 
     def __init__(self, settings: PairTraining, held_out: HeldOut):
         self.settings, self.held_out = settings, held_out
@@ -39,10 +41,10 @@ class ConditionalTask:
         t = (N_TIMESTEPS - 1) * torch.rand(len(x0), generator=random)
         alpha_bar = alpha_bar_at(self.alpha_bar, t).view(-1, 1, 1, 1)
         eps = torch.randn(x0.shape, generator=random)
-        both = torch.cat([c, alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps], 1)
+        x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
         device = next(network.parameters()).device
-        both, t, eps = (v.to(device) for v in (both, t, eps))
-        return (network(both.contiguous(memory_format=torch.channels_last), t / N_TIMESTEPS) - eps).square().mean()
+        x0, x_t, t, c = (v.to(device) for v in (x0, x_t, t, c))
+        return (denoise(network, x_t, t, c) - x0).square().mean()
 
     @torch.no_grad()
     def restore(self, network: nn.Module, y: Tensor) -> Tensor:
@@ -52,9 +54,7 @@ class ConditionalTask:
         x_t = x0 = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(device)
         for t, s in chain(HELD_OUT_STEPS):
             a_t, a_s = alpha_bar_at(self.alpha_bar, t).to(device), alpha_bar_at(self.alpha_bar, s).to(device)
-            both = torch.cat([c, x_t], 1).contiguous(memory_format=torch.channels_last)
-            time = torch.full((len(y),), t / N_TIMESTEPS, device=device)
-            x0 = x0_from_eps(x_t, network(both, time), a_t).clamp(-1, 1)
+            x0 = denoise(network, x_t, torch.full((len(y),), t, device=device), c).clamp(-1, 1)
             x_t = ddim_step(x0, eps_from_x0(x_t, x0, a_t), a_s)
         return to_unit(x0).cpu()
 
@@ -69,7 +69,7 @@ class ConditionalTask:
         write_grid([pair[:, 1], self.restore(network, pair[:, 1]), pair[:, 0]], path)
 
     def header(self) -> dict[str, Any]:
-        return {"kind": "conditional", "prediction": "eps"} | self.settings.header()
+        return {"kind": "conditional", "prediction": "x0"} | self.settings.header()
 
 
 def train_conditional(

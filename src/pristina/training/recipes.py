@@ -24,7 +24,7 @@ MARGIN_PX = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """What may happen to a picture, in random order.
+    """What may happen to a picture, in random order or in that of a camera.
 
     Attributes:
         blur: Probability of a blur.
@@ -32,6 +32,7 @@ class Recipe:
         noise: Probability of noise.
         jpeg: Probability of JPEG compression.
         nothing: Probability that nothing at all happens; otherwise at least one thing does.
+        camera: Probability that things happen in the order in which a camera does them: blur, reduction, noise, compression.
         blurs: Kinds of blur, equally likely.
         spread_px: Least and largest standard deviation, defocus radius, or fifth of a motion's length.
         scales: Least and largest reduction.
@@ -47,6 +48,7 @@ class Recipe:
     noise: float = 0.0
     jpeg: float = 0.0
     nothing: float = 0.0
+    camera: float = 0.0
     blurs: tuple[str, ...] = ("gaussian", "anisotropic", "defocus", "motion")
     spread_px: tuple[float, float] = (0.4, 4.0)
     scales: tuple[float, float] = (1.0, 4.0)
@@ -57,17 +59,19 @@ class Recipe:
     replace: bool = False
 
     def __post_init__(self) -> None:
-        chances = (self.blur, self.resample, self.noise, self.jpeg, self.nothing)
+        chances = (self.blur, self.resample, self.noise, self.jpeg, self.nothing, self.camera)
         if not all(0 <= p <= 1 for p in chances):
             raise SettingError(f"A recipe's probabilities must lie in [0, 1], not {chances}.")
         if not (self.replace or any(chances[:4]) or self.nothing == 1):
             raise SettingError("A recipe in which nothing can happen teaches nothing: give a part of it a probability.")
 
 
+NOISES = ("gaussian", "gaussian", "poisson", "camera")  # every other time the plain one
 RECIPES = {
-    "photos-blind": Recipe(blur=0.25, resample=0.2, noise=0.4, jpeg=0.4, nothing=0.1, noises=("gaussian", "gaussian", "poisson", "camera")),
+    "photos-blind": Recipe(blur=0.25, resample=0.2, noise=0.4, jpeg=0.4, nothing=0.1, noises=NOISES),
+    "mixed": Recipe(0.7, 0.2, 0.8, 0.8, camera=0.5, noises=NOISES, spread_px=(0.4, 3), sigma=(0, 35 / 255), quality=(15, 95)),
     "jpeg": Recipe(jpeg=1, nothing=0.02),
-    "denoise": Recipe(noise=1, nothing=0.02, noises=("gaussian", "gaussian", "poisson", "camera")),
+    "denoise": Recipe(noise=1, nothing=0.02, noises=NOISES),
     "deblur": Recipe(blur=1, nothing=0.02),
     "x4": Recipe(resample=1, scales=(4, 4), filters=("bicubic",)),
     "motion": Recipe(blur=1, blurs=("motion",)),
@@ -100,7 +104,8 @@ def degrade(recipe: Recipe, x: Tensor, random: np.random.Generator) -> Tensor:
     while not parts:
         parts = [part for part, p in chances.items() if random.random() < p]
     y = x
-    for i in random.permutation(len(parts)):
+    in_order = recipe.camera and random.random() < recipe.camera
+    for i in range(len(parts)) if in_order else random.permutation(len(parts)):
         y = parts[i](recipe, y, random)
     if random.random() < 0.5:  # most pictures come from a file of 8 bits, some straight from memory
         y = (255 * y).round().clamp(0, 255) / 255
