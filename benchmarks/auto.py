@@ -2,8 +2,8 @@
 
     python -m benchmarks.auto --pictures KODAK --real POLYU
 
-Picture i is damaged with seed 1000 + i and rounded to 8 bits; JPEG damage goes through a file, so that its tables can be seen. The truth is used to measure,
-never inside. Writes ``OUT/auto.md``.
+Picture i is damaged with seed 1000 + i and rounded to 8 bits; JPEG damage goes through a file, so that its tables can be seen (@80: quality 80).
+The truth is used to measure, never inside. Writes ``OUT/auto.md``.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from pristina.metrics.fidelity import psnr
 from pristina.operators.index import parse_recipe
 
 DAMAGE = {
-    "clean": "", "JPEG 95": "95", "JPEG 80": "80", "JPEG 60": "60", "JPEG 40": "40", "JPEG 20": "20", "JPEG 10": "10",
+    "clean": "", **{f"JPEG {q}": f"@{q}" for q in (95, 80, 60, 40, 20, 10)},
     **{f"noise {s}/255": f"noise:sigma={s / 255}" for s in (3, 5, 10, 25, 50)},
     "Gaussian blur, 1 px": "blur:sigma=1", "Gaussian blur, 2 px": "blur:sigma=2", "defocus, 2 px": RECIPES["defocus 2 px"],
     "enlarged x2": "bicubic:factor=2", "enlarged x4": RECIPES["x4 bicubic"],
-    "blur, noise and JPEG": RECIPES["mixed"],
+    **{f"noise {s}/255, JPEG {q}": f"noise:sigma={s / 255}@{q}" for s, q in ((10, 95), (10, 80), (25, 80), (25, 50))},
+    "blur, noise and JPEG": RECIPES["mixed"].replace(" | jpeg:quality=", "@"),
 }  # fmt: skip
 
 
 def damaged(x: torch.Tensor, recipe: str, i: int, folder: Path) -> Picture:
     """Picture i of (1, 3, H, W) as a user would have it."""
+    recipe, _, quality = recipe.partition("@")
     picture = Picture.from_pixels(x[0])
-    if recipe.isdigit():
-        picture.to_pillow().save(folder / "damaged.jpg", quality=int(recipe))
-        return Picture.open(folder / "damaged.jpg")
     if recipe:
         picture = Picture.from_pixels(observe(x, parse_recipe(recipe, 1000 + i), 1000 + i).initial()[0].clamp(0, 1))
+    if quality:
+        picture.to_pillow().save(folder / "damaged.jpg", quality=int(quality))
+        picture = Picture.open(folder / "damaged.jpg")
     return picture
 
 

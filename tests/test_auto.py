@@ -26,7 +26,9 @@ def damaged(x, recipe):
 
 
 def seen(**changes):
-    undamaged = Seen(480, 640, None, blockiness=1.0, noise=0.004, whiteness=0.9, fineness=0.7, fineness_wide=0.5)
+    undamaged = Seen(
+        480, 640, None, blockiness=1.0, noise=0.004, whiteness=0.9, noise_wide=0.008, whiteness_wide=0.4, fineness=0.7, fineness_wide=0.5
+    )
     return replace(undamaged, **changes)
 
 
@@ -81,6 +83,13 @@ def test_enlargement_by_four_shows_over_two_octaves_only():
         ({"jpeg_quality": 20}, "indi", "with jpeg"),
         ({"jpeg_quality": 85}, "indi", "with jpeg"),
         ({"jpeg_quality": 20, "noise": 0.1}, "indi", "noise and JPEG compression"),
+        ({"jpeg_quality": 20, "noise": 0.1}, "indi", "with mixed"),
+        ({"jpeg_quality": 80, "noise_wide": 0.03, "whiteness_wide": 0.8}, "indi", "with mixed"),
+        ({"jpeg_quality": 80, "noise_wide": 0.03}, "indi", "with jpeg"),
+        ({"jpeg_quality": 95, "noise": 0.1, "noise_wide": 0.03, "whiteness_wide": 0.8}, "indi", "with mixed"),
+        ({"jpeg_quality": 95, "noise": 0.1}, "indi", "with denoise"),
+        ({"jpeg_quality": 95, "noise_wide": 0.03, "whiteness_wide": 0.8}, "nothing", "quality 95"),
+        ({"noise_wide": 0.03, "whiteness_wide": 0.8}, "nothing", "left as it is"),
         ({"jpeg_quality": 20, "fineness": 0.2}, "indi", "with jpeg"),
         ({"jpeg_quality": 95}, "nothing", "quality 95"),
         ({"blockiness": 3.0}, "indi", "with jpeg"),
@@ -110,7 +119,14 @@ def test_one_kind_of_damage_goes_to_its_specialist():
     done = restore(blocks)
     assert done.inputs["prior"] == "jpeg" and torch.equal(done.picture.pixels, restore(blocks, method="indi", prior="jpeg").picture.pixels)
     assert restore(blocks, prior="photos-blind").inputs["prior"] == "photos-blind"
-    assert choose(seen(noise=0.1, jpeg_quality=50)).prior == "photos-blind"
+    assert choose(seen(fineness=0.2)).prior == "photos-blind"
+
+
+def test_noise_is_seen_under_compression(tmp_path):
+    for name, x in CLEAN.items():
+        for pixels, prior in ((x, "jpeg"), (damaged(x, "noise:sigma=0.1"), "mixed")):
+            Picture.from_pixels(pixels).to_pillow().save(tmp_path / "a.jpg", quality=75)
+            assert choose(look(Picture.open(tmp_path / "a.jpg"))).prior == prior, name
 
 
 def test_the_weights_that_are_named_decide_the_method():

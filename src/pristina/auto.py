@@ -26,12 +26,21 @@ NOISE, WHITENESS = 3 / 255, 0.7
 """So are pictures in which even the smoothest places are as noisy as this, and the noise as white."""
 LOUD_NOISE = 12 / 255
 """So are pictures as noisy as this, of whatever colour the noise."""
+GRAIN, GRAIN_WHITENESS = 6 / 255, 0.65
+"""A JPEG file as noisy as this at twice the finest size, and the noise as white, holds noise that was compressed: too coarse for ``denoise``."""
 FINENESS, FINENESS_WIDE = 0.30, 0.11
 """So are pictures with as little fine detail as this over one octave or over two: blurred or enlarged."""
 STRENGTH = 0.8
 """Of ``photos-blind`` where there is no noise and no strong blur: it then does more good and less harm to light blur and to enlargement by
 two than at 1 (by 0.05 to 0.25 dB on training photographs); for noise and strong blur, 1 is best."""
-SPECIALISTS = {"noise": "denoise", "JPEG compression": "jpeg", "JPEG compression and blur or enlargement": "jpeg"}
+SPECIALISTS = {
+    "noise": "denoise",
+    "noise and JPEG compression": "mixed",
+    "noise and blur or enlargement": "mixed",
+    "noise and JPEG compression and blur or enlargement": "mixed",
+    "JPEG compression": "jpeg",
+    "JPEG compression and blur or enlargement": "jpeg",
+}
 """The weights for what was seen, where they are not ``photos-blind``. A compressed picture may be soft by nature: if it is, sharpening costs 2 to
 9 dB, if not, it gains 0.5 to 1.5 dB (ten training photographs), while ``jpeg`` gains either way."""
 
@@ -61,10 +70,13 @@ def choose(seen: Seen, kind: Kind = "direct", prior: str | None = None) -> Choic
         kind: Of the weights that are to be used: a diffusion prior leaves one call of ``mmse`` where there is noise, and ``diip`` elsewhere.
         prior: What they are called; None leaves that choice here too.
     """
+    noisy = (seen.noise >= NOISE and seen.whiteness >= WHITENESS) or seen.noise >= LOUD_NOISE
+    compressed = (seen.jpeg_quality or 100) <= JPEG_QUALITY or seen.blockiness >= BLOCKINESS
+    grain = seen.jpeg_quality is not None and seen.noise_wide >= GRAIN and seen.whiteness_wide >= GRAIN_WHITENESS
     damage = []
-    if (seen.noise >= NOISE and seen.whiteness >= WHITENESS) or seen.noise >= LOUD_NOISE:
+    if noisy or (compressed and grain):
         damage.append("noise")
-    if (seen.jpeg_quality or 100) <= JPEG_QUALITY or seen.blockiness >= BLOCKINESS:
+    if compressed or (noisy and grain):
         damage.append("JPEG compression")
     if seen.fineness <= FINENESS or seen.fineness_wide <= FINENESS_WIDE:
         damage.append("blur or enlargement")

@@ -27,6 +27,8 @@ class Seen:
         blockiness: See :func:`blockiness`; 1 without blocks.
         noise: See :func:`noise_floor`, in [0, 1] units.
         whiteness: See :func:`whiteness`; near 1 where what looks like noise is white.
+        noise_wide: The noise at twice the size, where compression leaves more of it.
+        whiteness_wide: Its whiteness.
         fineness: See :func:`fineness`; low where fine detail is missing.
         fineness_wide: The same over two octaves; low where more than the finest detail is missing.
     """
@@ -37,6 +39,8 @@ class Seen:
     blockiness: float
     noise: float
     whiteness: float
+    noise_wide: float
+    whiteness_wide: float
     fineness: float
     fineness_wide: float
 
@@ -59,11 +63,11 @@ def look(picture: Picture) -> Seen:
     if min(height, width) < SMALLEST_PX:
         raise SizeError(f"{width} x {height} px is too small to judge by eye; name a method.")
     y = picture.pixels[None]
-    figures = (blockiness(y), noise_floor(y), whiteness(y), fineness(y), fineness(y, octaves=2))
-    return Seen(height, width, picture.jpeg_quality, *map(float, figures))
+    noise = (noise_floor(y), whiteness(y), noise_floor(y, octaves=1), whiteness(y, octaves=1))
+    return Seen(height, width, picture.jpeg_quality, *map(float, (blockiness(y), *noise, fineness(y), fineness(y, octaves=2))))
 
 
-def noise_floor(y: Pictures) -> PerPicture:
+def noise_floor(y: Pictures, octaves: int = 0) -> PerPicture:
     """The deviation of the finest detail where the picture is smoothest, (B,), in [0, 1] units.
 
     Root mean square of the diagonal Haar detail over 32 x 32 px, lowest tenth, mean over channels. Noise is everywhere, so that it is seen in
@@ -71,26 +75,31 @@ def noise_floor(y: Pictures) -> PerPicture:
 
     Args:
         y: (B, C, H, W), at least 32 px a side.
+        octaves: Of pixels averaged over so many octaves, and scaled so that white noise has its own deviation.
     """
-    return _local_detail(y).quantile(0.1, dim=2).mean(1)
+    return _local_detail(y, octaves).quantile(0.1, dim=2).mean(1)
 
 
-def whiteness(y: Pictures) -> PerPicture:
+def whiteness(y: Pictures, octaves: int = 0) -> PerPicture:
     """The finest diagonal detail over that of twice the size, in the smoothest tenth of the picture, (B,).
 
     White noise has as much at every size: 1. The finest texture of photographs still has more of the coarser: 0.77 at most in 150 clean
-    photographs, over 0.7 in 98 of 100 of the same with noise of 10/255.
+    photographs, over 0.7 in 98 of 100 of the same with noise of 10/255. A JPEG file keeps noise of twice the finest size that it has lost at
+    the finest: of 157 training photographs in files of quality 50, 80 and 95, 1, 1 and 3 have 0.65 or more there together with a
+    :func:`noise_floor` of 6/255; of the same with noise of 25/255 before compression 111, 121 and 123, with 10/255 12, 58 and 79.
 
     Args:
         y: (B, C, H, W), at least 32 px a side.
+        octaves: As in :func:`noise_floor`.
     """
-    fine, coarse = _local_detail(y).mean(1), 2 * _local_detail(F.avg_pool2d(y, 2), 8).mean(1)
+    fine, coarse = _local_detail(y, octaves).mean(1), _local_detail(y, octaves + 1).mean(1)
     smooth = fine.argsort(1)[:, : max(1, fine.shape[1] // 10)]
     return fine.gather(1, smooth).mean(1) / (coarse.gather(1, smooth).mean(1) + 1e-6)
 
 
-def _local_detail(y: Tensor, side: int = 16) -> Tensor:
-    """Root mean square of the diagonal Haar detail over squares of ``side`` coefficients, (B, C, squares)."""
+def _local_detail(y: Tensor, octaves: int = 0) -> Tensor:
+    """Root mean square of the diagonal Haar detail over squares of 32 px, (B, C, squares), after averaging over ``octaves``."""
+    y, side = F.avg_pool2d(y, 2**octaves) * 2**octaves, 16 >> octaves
     height, width = (n // (2 * side) * 2 * side for n in y.shape[-2:])
     a, b = y[..., 0:height:2, 0:width:2], y[..., 0:height:2, 1:width:2]
     c, d = y[..., 1:height:2, 0:width:2], y[..., 1:height:2, 1:width:2]
