@@ -5,7 +5,7 @@
     python benchmarks/indi.py updates --pictures KODAK --indi jpeg --recipe jpeg:quality=10
     python benchmarks/indi.py ablate times --data PHOTOS --pictures KODAK --minutes 5
     python benchmarks/indi.py ablate noise --data PHOTOS --pictures KODAK --minutes 5
-    python benchmarks/indi.py generation --indi pure-noise.safetensors
+    python benchmarks/indi.py generation --indi pure-noise.safetensors      # or --prior faces
     python benchmarks/indi.py speed --indi photos-blind
     python benchmarks/indi.py show --indi photos-blind
 
@@ -44,8 +44,10 @@ from pristina.operators.base import Compose, Observation, Operator
 from pristina.operators.blur import Blur, KernelBlur
 from pristina.operators.index import parse_recipe
 from pristina.operators.kernels import load_kernels
+from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.priors.direct import DirectPrior
 from pristina.priors.load import load_conditional, load_direct, load_prior
+from pristina.priors.schedule import timestep_of
 from pristina.training.data import list_pictures, to_tensor
 from pristina.types import Draw, generators
 
@@ -396,14 +398,28 @@ def ablate(
     write(out, f"indi-{what}", title, [what, "network calls", "PSNR", "SSIM", "HaarPSI", "blockiness"], rows, notes)
 
 
+class OfNoise(DirectPrior):
+    """A diffusion prior as InDI's regressor: where the degraded picture is noise, (1 - t) x + t noise is the prior's own path."""
+
+    def __init__(self, prior: Prior):
+        super().__init__(domain=prior.domain)
+        self.prior = prior
+
+    def regress(self, x_t: Tensor, t: Tensor) -> Tensor:
+        scale = ((1 - t).square() + t.square()).sqrt().view(-1, 1, 1, 1)
+        alpha_bar = ((1 - t) / scale.flatten()).square()
+        return to_unit(self.prior.predict(to_signed(x_t) / scale, timestep_of(self.prior.alpha_bar, alpha_bar)).x0)
+
+
 @app.command
 def generation(
-    *, indi: str, calls: tuple[int, ...] = (1, 5, 20, 100), count: int = 8, size: int = 64, out: Path = Path("benchmarks/results")
-) -> None:
-    """Pictures from pure noise, by a network trained with the recipe ``pure-noise``."""
-    prior = load_direct(indi)
+    *, indi: str = "", prior: str = "", calls: tuple[int, ...] = (1, 5, 20, 100), count: int = 8, size: int = 64,
+    out: Path = Path("benchmarks/results"),
+) -> None:  # fmt: skip
+    """Pictures from pure noise, by a network trained with the recipe ``pure-noise``, or by a diffusion prior, which has learned the same."""
+    direct = load_direct(indi) if indi else OfNoise(load_prior(prior))
     noise = 0.5 + 0.5 * torch.cat([torch.randn(1, 3, size, size, generator=g) for g in generators(0, count)])
-    rows = [[(f"{n} steps", by_indi(prior, InDI(steps=n))(Observation(z[None]), i)) for i, z in enumerate(noise)] for n in calls]
+    rows = [[(f"{n} steps", by_indi(direct, InDI(steps=n))(Observation(z[None]), i)) for i, z in enumerate(noise)] for n in calls]
     out.mkdir(parents=True, exist_ok=True)
     strips(out / "indi-generation.png", rows, size)
 
