@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from scipy.ndimage import convolve as scipy_convolve
 
 from pristina.errors import CheckpointError, InputError, SettingError
@@ -311,9 +313,14 @@ def test_a_conditional_network_learns_from_the_same_pairs(darkened, tmp_path):
     assert conditional_ddpm(Observation(y), prior, ConditionalDDPM(steps=2)).picture.shape == y.shape
     random = torch.Generator().manual_seed(1)
     noise = torch.randn(1, 3, 16, 16, generator=random)
-    assert (prior.predict(noise, 990, torch.zeros_like(noise)).eps - noise).square().mean() < 0.5
+    assert float(prior.predict(noise, 990, torch.full_like(noise, -0.4)).x0.mean()) > -0.3  # brighter than the darkened picture
     with pytest.raises(CheckpointError, match="'conditional'"):
         load_direct(out)
+    with safe_open(out, "pt") as file:
+        header = {"pristina": file.metadata()["pristina"].replace('"prediction": "x0"', '"prediction": "eps"')}
+    save_file(load_file(out), out, metadata=header)
+    with pytest.raises(CheckpointError, match="predicts eps"):
+        load_conditional(out)
 
 
 def test_a_recipe_needs_no_degraded_pictures(photos, tmp_path):
