@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ def look(picture: Picture) -> Seen:
     if min(height, width) < SMALLEST_PX:
         raise SizeError(f"{width} x {height} px is too small to judge by eye; name a method.")
     y = picture.pixels[None]
-    noise = (noise_floor(y), whiteness(y), noise_floor(y, octaves=1), whiteness(y, octaves=1))
+    details = [_local_detail(y, octaves) for octaves in range(3)]
+    noise = [figure for d, coarser in pairwise(details) for figure in (_floor(d), _whiteness(d, coarser))]
     return Seen(height, width, picture.jpeg_quality, *map(float, (blockiness(y), *noise, fineness(y), fineness(y, octaves=2))))
 
 
@@ -77,7 +79,11 @@ def noise_floor(y: Pictures, octaves: int = 0) -> PerPicture:
         y: (B, C, H, W), at least 32 px a side.
         octaves: Of pixels averaged over so many octaves, and scaled so that white noise has its own deviation.
     """
-    return _local_detail(y, octaves).quantile(0.1, dim=2).mean(1)
+    return _floor(_local_detail(y, octaves))
+
+
+def _floor(detail: Tensor) -> PerPicture:
+    return detail.quantile(0.1, dim=2).mean(1)
 
 
 def whiteness(y: Pictures, octaves: int = 0) -> PerPicture:
@@ -92,7 +98,11 @@ def whiteness(y: Pictures, octaves: int = 0) -> PerPicture:
         y: (B, C, H, W), at least 32 px a side.
         octaves: As in :func:`noise_floor`.
     """
-    fine, coarse = _local_detail(y, octaves).mean(1), _local_detail(y, octaves + 1).mean(1)
+    return _whiteness(_local_detail(y, octaves), _local_detail(y, octaves + 1))
+
+
+def _whiteness(fine: Tensor, coarse: Tensor) -> PerPicture:
+    fine, coarse = fine.mean(1), coarse.mean(1)
     smooth = fine.argsort(1)[:, : max(1, fine.shape[1] // 10)]
     return fine.gather(1, smooth).mean(1) / (coarse.gather(1, smooth).mean(1) + 1e-6)
 
