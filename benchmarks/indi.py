@@ -413,7 +413,7 @@ class OfNoise(DirectPrior):
 
 @app.command
 def generation(
-    *, indi: str = "", prior: str = "", calls: tuple[int, ...] = (1, 5, 20, 100), count: int = 8, size: int = 64,
+    *, indi: str = "", prior: str = "faces", calls: tuple[int, ...] = (1, 5, 20, 100), count: int = 8, size: int = 64,
     out: Path = Path("benchmarks/results"),
 ) -> None:  # fmt: skip
     """Pictures from pure noise, by a network trained with the recipe ``pure-noise``, or by a diffusion prior, which has learned the same."""

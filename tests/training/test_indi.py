@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import convolve as scipy_convolve
 
+from pristina.cli.train import Pairs
 from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.methods.conditional_ddpm import ConditionalDDPM, conditional_ddpm
 from pristina.methods.indi import indi
@@ -54,6 +55,10 @@ def schedule(**changes):
 
 
 # what happens to a picture
+
+
+def test_help_names_every_recipe():
+    assert f"{', '.join(RECIPES)}; or pairs" in str(Pairs.__doc__)
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -137,44 +137,62 @@ def prior(
     train_prior(data, out, settings, schedule, held_out=held_out, weights=parse_shares(share), start=start, resume=resume)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """What is learned from, for trainings on pairs of pictures.
+
+    Attributes:
+        data: Clean pictures for a recipe; for --recipe pairs a folder of pairs (also as GoPro, DPDD or DIV2K lay them out).
+        out: NAME.safetensors; NAME.jsonl (losses), NAME.png (pictures) and NAME.state.pt (for --resume) stand beside it.
+        degraded: The degraded pictures, if --data holds only the clean ones of the pairs.
+        recipe: What happens to the clean pictures: photos-blind, mixed, jpeg, denoise, deblur, x4, motion, defocus, jpeg10, pure-noise; or pairs.
+        domain: One sentence about the pictures and their damage; it is kept with the weights.
+        held_out: Pictures (or pairs) for the held-out figures.
+        size: Side of the training crops, in pixels.
+        share: PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
+        start: Weights of the same network to begin with.
+        resume: Go on with an interrupted run.
+    """
+
+    data: Path
+    out: Path
+    degraded: Path | None = None
+    recipe: str = "photos-blind"
+    domain: str = "photographs with the damage it was trained on"
+    held_out: Path | None = None
+    size: int = 64
+    share: Shares = None
+    start: Path | None = None
+    resume: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """What describes the pairs in the settings of a training."""
+        return {"domain": self.domain, "recipe": None if self.recipe == "pairs" else self.recipe, "size_px": self.size}
+
+    def files(self) -> dict[str, Any]:
+        """Where a training finds them, and how it begins."""
+        weights = parse_shares(self.share)
+        return {"degraded": self.degraded, "held_out": self.held_out, "weights": weights, "start": self.start, "resume": self.resume}
+
+
+AnyPairs = Annotated[Pairs, Parameter(name="*")]
+
+
 @app.command
 def indi(
     *,
-    data: Path,
-    out: Path,
-    degraded: Path | None = None,
-    recipe: str = "photos-blind",
-    domain: str = "photographs with the damage it was trained on",
-    held_out: Path | None = None,
-    size: int = 64,
+    pairs: AnyPairs,
     loss: Literal["l1", "l2", "psnr"] = "l2",
     times: Literal["mixture", "uniform", "linear", "quadratic"] = "mixture",
     a: float = 1.0,
     noise: Literal["none", "constant", "brownian"] = "none",
     eps: float = 0.0,
-    share: Shares = None,
-    start: Path | None = None,
-    resume: bool = False,
     run: AnyRun = Run(),
 ) -> None:
     """Train InDI's regressor, on pairs or on clean pictures that a recipe degrades.
 
     Parameters
     ----------
-    data
-        Clean pictures for a recipe; for --recipe pairs a folder of pairs (also as GoPro, DPDD or DIV2K lay them out).
-    out
-        NAME.safetensors.
-    degraded
-        The degraded pictures, if --data holds only the clean ones of the pairs.
-    recipe
-        What happens to the clean pictures: photos-blind, jpeg, denoise, deblur, x4; or pairs.
-    domain
-        One sentence about the pictures and their damage; it is kept with the weights.
-    held_out
-        Pictures (or pairs) for the held-out figures.
-    size
-        Side of the training crops, in pixels.
     loss
         l1; l2; or psnr, under which light damage counts as much as heavy.
     times
@@ -185,70 +203,22 @@ def indi(
         On the path.
     eps
         The size of that noise, in [0, 1] units.
-    share
-        PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
-    start
-        Weights of the same network to begin with.
-    resume
-        Go on with an interrupted run.
     """
     schedule = run.schedule()
     from pristina.training.indi import InDITraining, train_indi
 
-    settings = InDITraining(
-        domain=domain, recipe=None if recipe == "pairs" else recipe, size_px=size, loss=loss, times=times, a=a, noise=noise, eps=eps
-    )
-    train_indi(data, out, settings, schedule, degraded=degraded, held_out=held_out, weights=parse_shares(share), start=start, resume=resume)
+    settings = InDITraining(**pairs.settings(), loss=loss, times=times, a=a, noise=noise, eps=eps)
+    train_indi(pairs.data, pairs.out, settings, schedule, **pairs.files())
 
 
 @app.command
-def conditional(
-    *,
-    data: Path,
-    out: Path,
-    degraded: Path | None = None,
-    recipe: str = "photos-blind",
-    domain: str = "photographs with the damage it was trained on",
-    held_out: Path | None = None,
-    size: int = 64,
-    share: Shares = None,
-    start: Path | None = None,
-    resume: bool = False,
-    run: AnyRun = Run(),
-) -> None:
-    """Train a conditional diffusion network on the same pairs, to compare with InDI.
-
-    Parameters
-    ----------
-    data
-        Clean pictures for a recipe; for --recipe pairs a folder of pairs.
-    out
-        NAME.safetensors.
-    degraded
-        The degraded pictures, if --data holds only the clean ones of the pairs.
-    recipe
-        What happens to the clean pictures: photos-blind, jpeg, denoise, deblur, x4; or pairs.
-    domain
-        One sentence about the pictures and their damage; it is kept with the weights.
-    held_out
-        Pictures (or pairs) for the held-out figures.
-    size
-        Side of the training crops, in pixels.
-    share
-        PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
-    start
-        Weights of the same network to begin with.
-    resume
-        Go on with an interrupted run.
-    """
+def conditional(*, pairs: AnyPairs, run: AnyRun = Run()) -> None:
+    """Train a conditional diffusion network on the same pairs, to compare with InDI."""
     schedule = run.schedule()
     from pristina.training.conditional import train_conditional
     from pristina.training.pairs import PairTraining
 
-    settings = PairTraining(domain=domain, recipe=None if recipe == "pairs" else recipe, size_px=size)
-    train_conditional(
-        data, out, settings, schedule, degraded=degraded, held_out=held_out, weights=parse_shares(share), start=start, resume=resume
-    )
+    train_conditional(pairs.data, pairs.out, PairTraining(**pairs.settings()), schedule, **pairs.files())
 
 
 @app.command(name="kernel-prior")
