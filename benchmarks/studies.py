@@ -328,13 +328,13 @@ def ablation(*, world: World = DEFAULT, iterations: int = 300, full_gradient: bo
 
 @app.command
 def rectifier(*, world: World = DEFAULT, iterations: int = 100) -> None:
-    """The rectifier's ladder, in the first design (invert, rectify, generate) and in the fit that is rectified every few iterations."""
+    """The rectifier's ladder, in the first design (invert, rectify, generate) and in the fit that is rectified after every iteration."""
     prior, x = world.load()
     rows, shown = [], [("truth", x)]
     for label, recipe in (("clean", ""), ("noise", NOISE), ("blur", BLUR)):
         observation = observe(x, recipe)
         before = score(observation.y, x) if recipe else "-"
-        for rung in ("none", "norm", "standardise", "whiten", "noise"):
+        for rung in ("none", "norm", "scale", "standardise", "whiten", "noise"):
             designed = run(invert2restore, observation, prior, replace(DESIGNED, rectifier=rung))
             fitted = run(invert2restore, observation, prior, Invert2Restore(iterations=iterations, rectifier=rung))
             changed, gamma = (float(designed.extras[k].mean()) for k in ("changed", "gamma"))

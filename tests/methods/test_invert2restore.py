@@ -29,13 +29,13 @@ def test_battery(operator, size):
 
 
 def test_battery_full_gradient():
-    settings = Invert2Restore(iterations=2, sampler_steps=3, gradient="full", every=1)
+    settings = Invert2Restore(iterations=2, sampler_steps=3, gradient="full")
     check_method(invert2restore, Observation(noise(2, 3, 8, 8)), PRIOR, settings, calls=3 * 3, backward=2 * 3)
 
 
 def test_with_the_norm_alone_it_is_bird():
     observation = Observation(noise(2, 3, 8, 8), GaussianBlur(1.0, size=5))
-    ours = invert2restore(observation, PRIOR, Invert2Restore(iterations=5, rectifier="norm", every=1))
+    ours = invert2restore(observation, PRIOR, Invert2Restore(iterations=5, rectifier="norm"))
     theirs = bird(observation, PRIOR, BIRD(iterations=5))
     assert torch.allclose(ours.picture, theirs.picture, atol=1e-6)
     assert ours.operator.estimates() == theirs.operator.estimates()

@@ -14,19 +14,21 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("rung", ["scale", "noise"])
 @pytest.mark.parametrize(("side", "draws"), [(64, 200), (32, 400), (16, 600)])
-def test_typical_noise_is_left_alone_in_95_percent_of_draws(side, draws):
+def test_typical_noise_is_left_alone_in_95_percent_of_draws(side, draws, rung):
     z = normal(draws, 3, side, side, seed=1)
-    done = rectify(z, normal(draws, 3, side, side, seed=2))
+    done = rectify(z, normal(draws, 3, side, side, seed=2), rung)
     untouched = done.changed == 0
-    assert untouched.double().mean() >= 0.95
+    error = math.sqrt(0.05 * 0.95 / draws) if rung == "scale" else 0  # one test a patch, all independent: 95 % is exact, not a bound
+    assert untouched.double().mean() >= 0.95 - 2 * error
     scaled = z * math.sqrt(z[0].numel()) / z.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     assert torch.allclose(done.z[untouched], scaled[untouched], atol=1e-5)
     assert not untouched.all()  # the threshold is not simply out of reach
 
 
 @pytest.mark.parametrize("scale", [0.96, 1.04])
-@pytest.mark.parametrize("rung", ["norm", "standardise", "whiten", "noise"])
+@pytest.mark.parametrize("rung", ["norm", "scale", "standardise", "whiten", "noise"])
 def test_scaled_noise_returns_to_the_sphere(scale, rung):
     z = normal(4, 3, 64, 64, seed=4)
     on_sphere = z * math.sqrt(z[0].numel()) / z.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -81,6 +83,19 @@ def test_only_the_patch_that_fails_is_changed():
     assert done.changed < 0.3 and done.gamma > 0
     assert spread < 1e-3  # all the rest was only rescaled
     assert p_values(done.z[..., 8:16, 40:48]).min() > 1e-5
+
+
+def test_scale_sets_the_patches_that_are_too_loud_and_keeps_their_shapes():
+    z = normal(1, 3, 64, 64, seed=9)
+    loud = z.clone()
+    loud[..., 8:16, 40:48] *= 3
+    shifted = z + 0.2  # every mean is off, and with it every test but the scale of small patches
+    xi = normal(1, 3, 64, 64, seed=10)
+    done, patch = rectify(loud, xi, "scale").z, (..., slice(8, 16), slice(40, 48))
+    assert done[patch].square().mean() == pytest.approx(1, abs=0.02)
+    assert (done[patch] / z[patch]).std() < 1e-4
+    kept = rectify(shifted, xi, "scale").z
+    assert torch.corrcoef(torch.stack([kept.flatten(), shifted.flatten()]))[0, 1] > 0.999 and kept.mean() > 0.19
 
 
 def test_whitening_flattens_the_spectrum_and_keeps_the_phases():

@@ -11,8 +11,11 @@ Source:
     (which reproduces y to 38 dB and more, so that no descent follows it). It turned out weak on small face priors, so the default differs.
     (1) A is a fit by Adam from typical noise, not an inversion: a clean picture, too, inverts to noise that fails the tests (norm 0.4 to
     1.2 of the sphere's, colours correlated), because neither prior nor few-step sampler is exact, and correcting that costs content: at
-    32 px a *clean* picture comes back at 20 to 25 dB. (2) B is applied every few iterations, not once: the fit then puts the content back
-    that a correction took. With ``rectifier="norm"`` and ``every=1`` this is BIRD.
+    32 px a *clean* picture comes back at 20 to 25 dB. (2) B is applied after every iteration, not once: the fit then puts the content
+    back that a correction took. (3) B sets the scale of patches, as the whole norm is set in BIRD, and goes no further: their means and
+    correlations carry the picture's own colours and shapes. On four training faces the full correction every ten iterations gives 15.2 dB
+    under noise and 23.1 under JPEG (input 16.5 and 24.4), undone by twenty iterations without it 25.1 and 25.1; the scale alone 25.7
+    and 25.1. With ``rectifier="norm"`` this is BIRD.
 """
 
 from __future__ import annotations
@@ -63,8 +66,8 @@ class Invert2Restore:
     kernel_learning_rate: float = 0.2
     sampler_steps: int = 5
     gradient: Gradient = "detached"
-    rectifier: Rung = "noise"
-    every: int = 10
+    rectifier: Rung = "scale"
+    every: int = 1
     p_min: float = 0.05
     centre: bool = True
 
@@ -83,7 +86,7 @@ class Invert2Restore:
             raise SettingError(f"p_min must lie between 0 and 1, not {self.p_min}.")
 
 
-DESIGNED = Invert2Restore(start="inverse", iterations=0, sampler_steps=10, every=0)
+DESIGNED = Invert2Restore(start="inverse", iterations=0, sampler_steps=10, rectifier="noise", every=0)
 
 
 def invert2restore(

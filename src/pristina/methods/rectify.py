@@ -27,11 +27,12 @@ from torch.nn import functional as F
 from pristina.errors import SettingError
 from pristina.methods.base import to_sphere
 
-Rung = Literal["none", "norm", "standardise", "whiten", "noise"]
+Rung = Literal["none", "norm", "scale", "standardise", "whiten", "noise"]
 """How far a correction may go; each rung includes those before it.
 
-``none``: nothing at all. ``norm``: only the norm of the whole, which is BIRD's projection. ``standardise``: scale, then mean and scale, of
-each patch that fails. ``whiten``: also its spectrum and the correlation of its colours. ``noise``: also fresh noise, as little as will do.
+``none``: nothing at all. ``norm``: only the norm of the whole, which is BIRD's projection. ``scale``: the mean square of each patch in
+which it is off, and nothing else is looked at. ``standardise``: scale, then mean and scale, of each patch that fails any test. ``whiten``:
+also its spectrum and the correlation of its colours. ``noise``: also fresh noise, as little as will do.
 """
 
 TESTS = ("mean", "second moment", "distribution", "vertical", "horizontal", "colour")
@@ -64,7 +65,6 @@ def p_values(patches: Tensor) -> Tensor:
     n = flat.shape[1]
     energy = flat.square().sum(1)
     mean = flat.sum(1) / math.sqrt(n)
-    below = torch.special.gammainc(torch.full_like(energy, n / 2), energy / 2)  # chi-square with n degrees of freedom
     cdf = torch.special.ndtr(flat.sort(1).values)
     grid = torch.arange(n, dtype=x.dtype, device=x.device) / n
     distance = torch.maximum((cdf - grid).amax(1), (grid + 1 / n - cdf).amax(1))
@@ -76,7 +76,13 @@ def p_values(patches: Tensor) -> Tensor:
 
     scores = [mean, correlation(x[:, :, 1:], x[:, :, :-1]), correlation(x[..., 1:], x[..., :-1]), correlation(x[:, 1:], x[:, :-1])]
     mean_p, *correlated = [torch.special.erfc(score.abs() / math.sqrt(2)) for score in scores]
-    return torch.stack([mean_p, 2 * torch.minimum(below, 1 - below), _kolmogorov(distance, n), *correlated], 1)
+    return torch.stack([mean_p, _chi_square(energy, n), _kolmogorov(distance, n), *correlated], 1)
+
+
+def _chi_square(energy: Tensor, n: int) -> Tensor:
+    """The chance that the squares of ``n`` numbers have a sum at least this odd."""
+    below = torch.special.gammainc(torch.full_like(energy, n / 2), energy / 2)
+    return 2 * torch.minimum(below, 1 - below)
 
 
 def _kolmogorov(distance: Tensor, n: int) -> Tensor:
@@ -140,6 +146,8 @@ def correct(patches: Tensor, xi: Tensor, threshold: float, rung: Rung, bisection
         return mix(a, b, high), high.flatten()
 
     best = rescale(patches)
+    if rung == "scale":
+        return best, patches.new_zeros(len(patches))
     done = passes(best)
     last = best
     for strength in (standardise, whiten) if rung in ("whiten", "noise") else (standardise,):
@@ -191,10 +199,11 @@ def rectify(z: Tensor, xi: Tensor, rung: Rung = "noise", *, p_min: float = 0.05,
     if rung == "norm":
         return Rectified(to_sphere(z), changed.float().mean((1, 2)), gamma)
     grids = [(height, width)] + [(s, s) for s in sizes if height % s == 0 and width % s == 0 and (s, s) != (height, width)]
-    n_tests = len(TESTS) * sum(height * width // (h * w) for h, w in grids)
+    n_tests = (1 if rung == "scale" else len(TESTS)) * sum(height * width // (h * w) for h, w in grids)
     for h, w in grids:
         patches, fresh = _cut(z, h, w), _cut(xi, h, w)
-        failed = p_values(patches).amin(1) < p_min / n_tests
+        p = _chi_square(patches.double().square().sum((1, 2, 3)), patches[0].numel()) if rung == "scale" else p_values(patches).amin(1)
+        failed = p < p_min / n_tests
         if not failed.any():
             continue
         corrected, share = correct(patches[failed], fresh[failed], p_min / n_tests, rung)
