@@ -31,10 +31,13 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
         return
     from rich.console import Console
     from rich.table import Table
+    from safetensors import safe_open
 
     table = Table("name", "knows", "px", "licence", "here", box=None, pad_edge=False)
-    for name in shipped_files():
-        table.add_row(name, "see its model card", "", "see its model card", "shipped")
+    for name, path in shipped_files().items():
+        with safe_open(path, framework="np") as file:  # the header alone, and no torch
+            header = json.loads(file.metadata()["pristina"])
+        table.add_row(name, header["domain"], str(header["size_px"]) if header.get("fixed_size") else "any", "see its card", "shipped")
     for row in rows:
         where = "yes" if row["here"] else "no" if CATALOGUE[row["name"]].url or CATALOGUE[row["name"]].hub else "by hand"
         table.add_row(row["name"], row["knows"], str(row["size_px"]), row["licence"], where)
