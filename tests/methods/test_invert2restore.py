@@ -11,6 +11,7 @@ from pristina.operators.blur import GaussianBlur
 from pristina.operators.resample import Downsample
 from pristina.priors.gaussian import GaussianPrior
 from pristina.priors.generate import generate
+from pristina.types import generators
 from tests.contract.battery import check_method
 
 PRIOR = GaussianPrior(0.0, 0.1)
@@ -49,6 +50,23 @@ def test_as_designed_it_inverts_once_and_rectifies_once():
     assert (z.changed == 0).all()  # B leaves nothing that could be found again
     assert torch.equal(result.picture, generate(PRIOR, result.extras["z"], 10))  # C
     assert method("invert2restore").preset("designed") is DESIGNED
+
+
+@pytest.mark.parametrize("rung", ["norm", "noise"])
+def test_after_the_last_rectification_the_fit_goes_on_along_the_sphere(rung):
+    y = 0.3 + 0.4 * noise(1, 3, 16, 16)
+    at_ten = invert2restore(Observation(y), PRIOR, Invert2Restore(iterations=10, rectifier=rung, every=10), generator=generators(1, 1))
+    later = invert2restore(Observation(y), PRIOR, Invert2Restore(iterations=13, rectifier=rung, every=10), generator=generators(1, 1))
+    assert torch.equal(at_ten.extras["z_found"], later.extras["z_found"])  # what was corrected, not what the fit made of it
+    assert not torch.equal(at_ten.extras["z"], later.extras["z"])
+    assert float(later.extras["z"].square().mean()) == pytest.approx(1, abs=1e-4)
+    assert later.trace["loss"][-1] < at_ten.trace["loss"][-1]
+
+
+def test_fewer_iterations_than_between_rectifications_rectify_once():
+    y = 0.3 + 0.4 * noise(1, 3, 16, 16)
+    settings = Invert2Restore(start="inverse", iterations=0, rectifier="norm", every=5)
+    assert float(invert2restore(Observation(y), PRIOR, settings).extras["z"].square().mean()) == pytest.approx(1, abs=1e-4)
 
 
 def test_without_rectifier_the_observation_comes_back():
