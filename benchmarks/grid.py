@@ -1,6 +1,6 @@
 """One picture for each task of a suite: truth, input, what the methods make of it, and kernels where there are some.
 
-    python -m benchmarks.grid bird --methods diip bird invert2restore --out benchmarks/zero_shot.png
+    python -m benchmarks.grid bird --methods diip --methods bird --methods invert2restore --out OUT.webp
 
 Runs the suite on one portrait (scikit-image's ``astronaut``, NASA, public domain, never trained on, cut as ``make demo`` cuts it); cells are
 kept in ``runs/grid/SUITE`` and not run twice.
