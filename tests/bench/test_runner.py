@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from pristina.bench.report import Findings, write_reports
-from pristina.bench.runner import Bench, knows, run_cell, run_suite
+from pristina.bench.runner import Bench, code_alone, knows, run_cell, run_suite
 from pristina.bench.tasks import Row, load_suite
 from pristina.errors import MissingExtra, SettingError
 from pristina.methods.diip import DIIP, diip
@@ -158,6 +159,13 @@ def test_a_method_gets_the_observation_and_what_it_may_know_and_nothing_else(mon
     assert all(o.operator is None and o.known_sigma is None for o in handed)
     for observation in handed:
         assert not any(torch.equal(y, x) for y in observation.y for x in bench.truth)
+
+
+def test_the_words_of_a_method_are_no_part_of_a_cells_key_but_its_numbers_are():
+    source = inspect.getsource(sys.modules[diip.__module__])
+    said = source.replace("Glossary", "Words").replace("# the pictures that still run", "# those that run")
+    assert said != source and code_alone(said) == code_alone(source)
+    assert code_alone(source.replace("epsilon: float = 0.001", "epsilon: float = 0.002")) != code_alone(source)
 
 
 def test_a_row_may_have_a_form_of_its_own_for_the_picture_at_full_size(monkeypatch):
