@@ -164,6 +164,7 @@ def test_a_method_gets_the_observation_and_what_it_may_know_and_nothing_else(mon
 def test_the_words_of_a_method_are_no_part_of_a_cells_key_but_its_numbers_are():
     source = inspect.getsource(sys.modules[diip.__module__])
     said = source.replace("Glossary", "Words").replace("# the pictures that still run", "# those that run")
+    assert code_alone('A = 1\n"""Of what."""') == code_alone("A = 1")
     assert said != source and code_alone(said) == code_alone(source)
     assert code_alone(source.replace("epsilon: float = 0.001", "epsilon: float = 0.002")) != code_alone(source)
 

@@ -10,7 +10,8 @@ from pristina import restore
 from pristina.errors import CheckpointError
 from pristina.metrics.fidelity import psnr
 from pristina.operators.index import parse_recipe
-from pristina.priors.checkpoints.format import read_header, save_weights
+from pristina.priors.checkpoints.format import save_weights
+from pristina.priors.checkpoints.header import read_header
 from pristina.priors.gaussian import GaussianMixturePrior, GaussianPrior
 from pristina.priors.load import load_direct, load_kernel_prior, load_prior, shipped
 from pristina.priors.network import PatchUNet, PixelNorm

@@ -160,7 +160,7 @@ class Bench:
 
 
 def code_alone(source: str) -> str:
-    """Python source without comments and docstrings: what can change a number.
+    """Python source without comments and docstrings, those of constants too: what can change a number.
 
     Example:
         >>> code_alone("x = 1  # one")
@@ -168,8 +168,9 @@ def code_alone(source: str) -> str:
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            said = [line for line in node.body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
+            node.body = [line for line in node.body if line not in said] or [ast.Pass()]
     return ast.unparse(tree)
 
 

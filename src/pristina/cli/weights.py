@@ -24,6 +24,7 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
         Print everything that is known, as JSON.
     """
     from pristina.priors.checkpoints.fetch import cache_dir, describe
+    from pristina.priors.checkpoints.header import read_header
 
     rows = [describe(known) for known in CATALOGUE.values()]
     if as_json:
@@ -31,12 +32,10 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
         return
     from rich.console import Console
     from rich.table import Table
-    from safetensors import safe_open
 
     table = Table("name", "knows", "px", "licence", "here", box=None, pad_edge=False)
     for name, path in shipped_files().items():
-        with safe_open(path, framework="np") as file:  # the header alone, and no torch
-            header = json.loads(file.metadata()["pristina"])
+        header = read_header(path) or {}
         table.add_row(name, header["domain"], str(header["size_px"]) if header.get("fixed_size") else "any", "see its card", "shipped")
     for row in rows:
         where = "yes" if row["here"] else "no" if CATALOGUE[row["name"]].url or CATALOGUE[row["name"]].hub else "by hand"
@@ -133,7 +132,8 @@ def convert(
     import torch
 
     from pristina.priors.checkpoints.detect import open_checkpoint
-    from pristina.priors.checkpoints.format import read_header, save_weights
+    from pristina.priors.checkpoints.format import save_weights
+    from pristina.priors.checkpoints.header import read_header
     from pristina.priors.load import find_weights
 
     if out.suffix != ".safetensors":

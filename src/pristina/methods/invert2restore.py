@@ -151,8 +151,18 @@ def invert2restore(
     why = [f"all {settings.iterations} iterations done"] * n
     found, done = z.data.clone(), rectify(z.data, xi, "none")
     once = settings.every == 0 or settings.every > settings.iterations
+    due = [settings.iterations] if once else range(settings.every, settings.iterations + 1, settings.every)
     try:
-        for iteration in range(settings.iterations):
+        for iteration in range(settings.iterations + 1):
+            # B
+            if iteration in due:
+                found, done = z.data.clone(), rectify(z.data, xi, settings.rectifier, p_min=settings.p_min)
+                z.data = done.z
+            elif iteration > 0 and not once and settings.rectifier != "none":
+                z.data = to_sphere(z.data)
+            if iteration == settings.iterations:
+                break
+            # A
             x = generate(prior, z, settings.sampler_steps, gradient=settings.gradient)
             if settings.gradient != "detached":
                 books.backward_calls += settings.sampler_steps * n
@@ -163,15 +173,6 @@ def invert2restore(
             loss.sum().backward()
             optimizer.step()
             operator.project()
-            # B
-            if not once and (iteration + 1) % settings.every == 0:
-                found, done = z.data.clone(), rectify(z.data, xi, settings.rectifier, p_min=settings.p_min)
-                z.data = done.z
-            elif not once and settings.rectifier != "none":
-                z.data = to_sphere(z.data)
-        if once:
-            found, done = z.data.clone(), rectify(z.data, xi, settings.rectifier, p_min=settings.p_min)
-            z.data = done.z
         # C
         with torch.no_grad():
             picture = generate(prior, z, settings.sampler_steps)

@@ -16,7 +16,8 @@ from pristina.priors.checkpoints.catalogue import CATALOGUE, Reading
 from pristina.priors.checkpoints.detect import open_checkpoint
 from pristina.priors.checkpoints.diffusers import EXPORT, weights_file
 from pristina.priors.checkpoints.fetch import cached, is_hub_id, not_cached
-from pristina.priors.checkpoints.format import read_header, read_tensors
+from pristina.priors.checkpoints.format import read_tensors
+from pristina.priors.checkpoints.header import read_header
 from pristina.priors.checkpoints.safe_load import sha256_of
 from pristina.priors.checkpoints.unet2d import build_prior
 from pristina.priors.direct import ConditionalNetwork, ConditionalPrior, DirectNetwork, DirectPrior

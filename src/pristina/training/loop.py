@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pristina.errors import CheckpointError, SettingError
-from pristina.priors.checkpoints.format import read_header, read_tensors, save_weights
+from pristina.priors.checkpoints.format import read_tensors, save_weights
+from pristina.priors.checkpoints.header import read_header
 from pristina.priors.network import PatchUNet, complete, fast_dtype
 
 

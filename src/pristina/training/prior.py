@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pristina.errors import CheckpointError
-from pristina.priors.checkpoints.format import read_header, read_tensors
+from pristina.priors.checkpoints.format import read_tensors
+from pristina.priors.checkpoints.header import read_header
 from pristina.priors.network import PatchUNet, complete
 from pristina.training.data import Crop, PictureStream, augment, list_pictures
 from pristina.training.loop import Schedule, start_from, train

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pristina.errors import CheckpointError
-
-KEY = "pristina"
+from pristina.priors.checkpoints.header import KEY
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
@@ -24,21 +23,6 @@ def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, Any],
     cast = {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in tensors.items()}
     save_file(cast, beside, metadata={KEY: json.dumps(header, sort_keys=True)})
     os.replace(beside, path)
-
-
-def read_header(path: Path) -> dict[str, Any] | None:
-    """The settings in a weight file's metadata, without reading its tensors; None if it is not one of ours.
-
-    Raises:
-        CheckpointError: The file is not readable as safetensors.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); it may be truncated.") from error
-    header: dict[str, Any] | None = json.loads(metadata[KEY]) if KEY in metadata else None
-    return header
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
