@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pristina.bench.report import Findings, write_reports
-from pristina.bench.runner import Bench, code_alone, knows, run_cell, run_suite
+from pristina.bench.runner import Bench, code_alone, code_behind, knows, run_cell, run_suite
 from pristina.bench.tasks import Row, load_suite
 from pristina.errors import MissingExtra, SettingError
 from pristina.methods.diip import DIIP, diip
@@ -167,6 +167,11 @@ def test_the_words_of_a_method_are_no_part_of_a_cells_key_but_its_numbers_are():
     assert code_alone('A = 1\n"""Of what."""') == code_alone("A = 1")
     assert said != source and code_alone(said) == code_alone(source)
     assert code_alone(source.replace("epsilon: float = 0.001", "epsilon: float = 0.002")) != code_alone(source)
+
+
+def test_a_cells_key_covers_the_files_that_its_method_rests_on():
+    for name, rests_on in (("mmse", {"mmse", "base"}), ("invert2restore", {"invert2restore", "bird", "rectify", "base"})):
+        assert set(code_behind(f"pristina.methods.{name}")) == {f"pristina.methods.{file}" for file in rests_on}
 
 
 def test_a_row_may_have_a_form_of_its_own_for_the_picture_at_full_size(monkeypatch):

@@ -14,11 +14,12 @@ import json
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Bench:
         return found
 
     def key(self, task: Task, row: Row, seed: int, y: str) -> str:
-        """A digest of everything that a cell's numbers depend on, but for the machine."""
+        """A digest of everything that a cell's numbers depend on, but for the machine; the version stands for the code below the methods."""
         said: dict[str, Any] = {
             "y": y,
             "truth": self.digest(self.truth),
@@ -122,8 +123,7 @@ class Bench:
         if row.method != "input":
             entry = method(row.method)
             settings = make_settings(entry, row.preset, row.settings)
-            source = code_alone(inspect.getsource(sys.modules[entry.function.__module__]))
-            said |= {"method": row.method, "settings": asdict(settings), "source": hashlib.sha256(source.encode()).hexdigest()}
+            said |= {"method": row.method, "settings": asdict(settings), "source": code_behind(entry.function.__module__)}
             said["weights"] = [sha256_of(path) for name, path in shipped().items() if name in asdict(settings).values()]
             told, told_sigma = knows(entry, row)
             said |= {
@@ -172,6 +172,21 @@ def code_alone(source: str) -> str:
             said = [line for line in node.body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
             node.body = [line for line in node.body if line not in said] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+@cache
+def code_behind(module: str) -> dict[str, str]:
+    """Digests of the code of a module, and of the modules beside it that it imports, and of those that they import."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            code = code_alone(inspect.getsource(import_module(name)))
+            found[name] = hashlib.sha256(code.encode()).hexdigest()
+            imports = [node.module or "" for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+            waiting += [other for other in imports if other.rpartition(".")[0] == module.rpartition(".")[0] != ""]
+    return found
 
 
 def knows(entry: Entry, row: Row) -> tuple[str, bool]:
