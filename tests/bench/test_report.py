@@ -57,6 +57,14 @@ def test_means_are_over_seeds_and_errors_over_pictures(findings):
     assert findings.mean(next(x for x in findings.lines if x.row.name == "diip"), "b", "psnr") is None
 
 
+def test_seconds_are_a_median_which_one_disturbed_cell_does_not_spoil(findings):
+    three = replace(findings.suite, seeds=(0, 1, 2))
+    cells = [cell("a", "mmse", s, [24, 26], cost={"seconds": seconds}) for s, seconds in enumerate((1.0, 90.0, 2.0))]
+    line = next(x for x in findings.lines if x.row.name == "mmse")
+    assert Findings(three, cells).seconds(line, "a") == 2.0
+    assert Findings(three, cells).seconds(line, "b") is None
+
+
 def test_best_and_second_best_leave_the_oracle_out(findings):
     assert findings.marks("a", "psnr") == {"mmse": "best", "DIIP & co": "second"}
     assert findings.marks("a", "gmsd") == {"input": "best", "DIIP & co": "second"}  # less is better

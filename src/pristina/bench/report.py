@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pristina.bench.runner import knows
@@ -102,6 +103,11 @@ class Findings:
         n, mean = len(pictures), sum(pictures) / len(pictures)
         variance = sum((p - mean) ** 2 for p in pictures) / max(1, n - 1)
         return mean, (variance / n) ** 0.5
+
+    def seconds(self, line: Line, task: str) -> float | None:
+        """For a picture: the median over seeds, which one disturbed cell does not spoil; None if there is nothing."""
+        cells = self.of(line, task)
+        return median(c["cost"]["seconds"] for c in cells) if cells else None
 
     def marks(self, task: str, metric: str) -> dict[str, str]:
         """The labels of the best and the second best line without an oracle; none where it cannot be said which is better."""
@@ -284,7 +290,7 @@ def _times_about(findings: Findings) -> str:
         {f"{c['machine']['device']}, {c['machine']['threads']} threads, torch {c['machine']['torch']}" for c in findings.cells.values()}
     )
     peaks = sorted({c["cost"]["peak_of"] for c in findings.cells.values() if c["row"] != "input" and "peak_of" in c["cost"]})
-    return f"Machine: {'; '.join(machines)}. The peak is that of {' or '.join(peaks) or 'the cell'}, program and weights included."
+    return f"Machine: {'; '.join(machines)}. Seconds: the median over seeds. The peak is that of {' or '.join(peaks) or 'the cell'}, program and weights included."
 
 
 def _times(findings: Findings) -> list[tuple[str, list[str]]]:
@@ -294,9 +300,9 @@ def _times(findings: Findings) -> list[tuple[str, list[str]]]:
             continue
         texts, peak = [], 0
         for task in findings.suite.tasks:
-            cells = findings.of(line, task.name)
-            texts.append(f"{sum(c['cost']['seconds'] for c in cells) / len(cells):.2f}" if cells else DASH)
-            peak = max([peak, *(c["cost"]["peak_bytes"] for c in cells)])
+            seconds = findings.seconds(line, task.name)
+            texts.append(DASH if seconds is None else f"{seconds:.2f}")
+            peak = max([peak, *(c["cost"]["peak_bytes"] for c in findings.of(line, task.name))])
         lines.append((line.label, [*texts, f"{peak / 1e6:.0f}"]))
     return lines
 
@@ -309,14 +315,14 @@ def _cost_plot(findings: Findings, metric: str, cost: str) -> str:
     for place, task in enumerate(tasks):
         axes = figure.add_subplot(-(-len(tasks) // 4), min(4, len(tasks)), place + 1)
         for i, line in enumerate(lines):
-            found = findings.mean(line, task.name, metric)
-            if found is None:
+            found, calls = findings.mean(line, task.name, metric), findings.mean(line, task.name, CALLS)
+            seconds = findings.seconds(line, task.name)
+            if found is None or calls is None or seconds is None:
                 continue
             if line.row.method == "input":
                 axes.axhline(found[0], color="0.6", linestyle="--", linewidth=1, label=line.label)
                 continue
-            cells = findings.of(line, task.name)
-            spent = sum(c["cost"][CALLS if cost == "calls" else "seconds"] for c in cells) / len(cells)
+            spent = calls[0] if cost == "calls" else seconds
             marker = "x" if line.oracle else "o^sDvP*X"[i // 10 % 8]
             axes.plot([max(spent, 0.5 if cost == "calls" else 1e-3)], [found[0]], marker, color=f"C{i % 10}", label=line.label)
         _log(axes.xaxis, axes.set_xscale)
