@@ -290,7 +290,8 @@ def _times_about(findings: Findings) -> str:
         {f"{c['machine']['device']}, {c['machine']['threads']} threads, torch {c['machine']['torch']}" for c in findings.cells.values()}
     )
     peaks = sorted({c["cost"]["peak_of"] for c in findings.cells.values() if c["row"] != "input" and "peak_of" in c["cost"]})
-    return f"Machine: {'; '.join(machines)}. Seconds: the median over seeds. The peak is that of {' or '.join(peaks) or 'the cell'}, program and weights included."
+    whose = " or ".join(peaks) or "the cell"
+    return f"Machine: {'; '.join(machines)}. Seconds: the median over seeds. The peak is that of {whose}, program and weights included."
 
 
 def _times(findings: Findings) -> list[tuple[str, list[str]]]:

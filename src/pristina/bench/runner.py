@@ -178,14 +178,14 @@ def code_alone(source: str) -> str:
 def code_behind(module: str) -> dict[str, str]:
     """Digests of the code of a module, and of the modules beside it that it imports, and of those that they import."""
     found: dict[str, str] = {}
-    waiting = [module]
+    package, waiting = module.rpartition(".")[0], [module]
     while waiting:
         name = waiting.pop()
         if name not in found:
             code = code_alone(inspect.getsource(import_module(name)))
             found[name] = hashlib.sha256(code.encode()).hexdigest()
             imports = [node.module or "" for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
-            waiting += [other for other in imports if other.rpartition(".")[0] == module.rpartition(".")[0] != ""]
+            waiting += [other for other in imports if package and other.rpartition(".")[0] == package]
     return found
 
 
