@@ -32,7 +32,7 @@ PORTRAIT = "astronaut@151,43,148"
 
 def main(
     suite: str, *, out: Path, methods: tuple[str, ...] = (), tasks: tuple[str, ...] = (), prior: str | None = None, picture: str = PORTRAIT,
-    threads: int = 1,
+    threads: int = 1, compile: bool = False,
 ) -> None:  # fmt: skip
     """Draw.
 
@@ -44,15 +44,13 @@ def main(
         Only these; all if empty.
     picture
         Of scikit-image, as ``name`` or ``name@left,top,side``.
+    compile
+        Compile the prior's network first.
     """
     torch.set_num_threads(threads)
-    chosen = load_suite(suite).with_changes(prior=prior)
-    chosen = replace(
-        chosen, pictures=PictureSet(builtin=(picture,)), seeds=(0,), published=None,
-        rows=tuple(row for row in chosen.rows if row.name in ("input", "mmse", *methods) or not methods),
-        tasks=tuple(task for task in chosen.tasks if task.name in tasks or not tasks),
-    )  # fmt: skip
-    cells = {(c["task"], c["row"]): c for c in run_suite(chosen, Path("runs/grid") / suite) if "error" not in c}
+    chosen = load_suite(suite).with_changes(prior=prior, tasks=tasks, methods=methods)
+    chosen = replace(chosen, pictures=PictureSet(builtin=(picture,)), seeds=(0,), published=None)
+    cells = {(c["task"], c["row"]): c for c in run_suite(chosen, Path("runs/grid") / suite, compiled=compile) if "error" not in c}
     lines = [(task.title or task.name, _line(task.name, chosen.rows, cells)) for task in chosen.tasks]
     columns = max(len(line) for _, line in lines)
     figure, axes = plt.subplots(len(lines), columns, figsize=(1.5 * columns + 1.2, 1.75 * len(lines)), squeeze=False)

@@ -41,6 +41,7 @@ from pristina.priors.base import Prior, to_unit
 from pristina.priors.gaussian import GaussianPrior
 from pristina.priors.generate import generate, invert
 from pristina.priors.load import load_prior
+from pristina.priors.network import compile_network
 from pristina.types import Draw, StepEvent, generators
 
 app = cyclopts.App(name="studies", help=__doc__)
@@ -60,6 +61,7 @@ class World:
         count: How many of them.
         out: Where table and figure go.
         threads: Of the processor.
+        compile: Compile the prior's network first.
     """
 
     prior: str = "faces"
@@ -67,6 +69,7 @@ class World:
     count: int = 4
     out: Path = Path("benchmarks/studies")
     threads: int = 1
+    compile: bool = False
 
     def load(self) -> tuple[Prior, Tensor]:
         """The prior and the clean pictures, (N, 3, H, W)."""
@@ -77,6 +80,8 @@ class World:
             noise = Draw(generators(500, self.count), self.count).normal(3, 32, 32)
             return prior, to_unit(prior.sample(noise)).clamp(0, 1)
         loaded = load_prior(self.prior)
+        if self.compile:
+            compile_network(loaded)
         chosen = PictureSet(folder=self.pictures, count=self.count)
         return loaded, load_pictures(chosen, picture_size(chosen, loaded))[1]
 

@@ -128,6 +128,19 @@ def test_a_cell_is_run_again_when_anything_it_depends_on_changes():
         keys(replace(suite, rows=(Row("diipp", "diipp", "DIIP"),)))
 
 
+def test_a_compiled_network_has_cells_of_its_own(monkeypatch):
+    compiled = []
+    monkeypatch.setattr("pristina.bench.runner.compile_network", compiled.append)
+    suite, prior = load_suite(SUITE), tiny_prior()
+    plain, fast = Bench.open(suite, prior), Bench.open(suite, prior, compiled=True)
+    differ = {c.title for c, other in zip(plain.cells(), fast.cells(), strict=True) if c.key != other.key}
+    assert differ == {c.title for c in plain.cells() if c.row.name != "input"}
+    plain.compile()
+    assert not compiled
+    fast.compile()
+    assert compiled == [prior] and prior.n_calls == 16 + 4 + 1
+
+
 def test_what_methods_are_told():
     assert knows(method("diip"), Row("diip", told="truth")) == ("nothing", False)
     assert knows(method("dip"), Row("dip")) == ("nothing", False)
@@ -275,6 +288,50 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_report(done, tmp_path):
     same_report(whole, tmp_path)
     for name, text in left.items():
         assert "error" in json.loads(text) or (tmp_path / "cells" / name).read_bytes() == text
+
+
+FOREVER = """
+import multiprocessing, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from pristina.bench.runner import _end_with_parent
+import threading, os
+
+def begin():
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+def work(path):
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as pool:
+        pool.submit(work, sys.argv[1]).result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux which processes there are")
+def test_the_processes_of_a_killed_run_end_with_it(tmp_path):
+    (tmp_path / "run.py").write_text(FOREVER)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(tmp_path / "pid")])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    worker = int((tmp_path / "pid").read_text())
+    assert runs(worker)
+    process.kill()
+    process.wait()
+    while runs(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(pid):
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_processes_side_by_side_find_the_same(done, tmp_path):

@@ -78,6 +78,15 @@ def test_a_wrong_suite_is_named_with_its_fault(tmp_path, change, says):
     assert "mine.toml" in str(caught.value)
 
 
+def test_a_part_of_a_suite():
+    suite = load_suite("bird").with_changes(tasks=["motion"], methods=["bird"])
+    assert [t.name for t in suite.tasks] == ["motion"] and [r.name for r in suite.rows] == ["input", "mmse", "bird"]
+    with pytest.raises(SettingError, match=r"no task blur; it has gaussian, motion"):
+        load_suite("bird").with_changes(tasks=["motion", "blur"])
+    with pytest.raises(SettingError, match=r"no method birds; it has input, mmse, diip"):
+        load_suite("bird").with_changes(methods=["birds"])
+
+
 def test_no_such_suite():
     with pytest.raises(SettingError, match=r"neither a suite \(bird, diip"):
         load_suite("smok")

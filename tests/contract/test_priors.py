@@ -14,7 +14,7 @@ from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.checkpoints.header import read_header
 from pristina.priors.gaussian import GaussianMixturePrior, GaussianPrior
 from pristina.priors.load import load_direct, load_kernel_prior, load_prior, shipped
-from pristina.priors.network import PatchUNet, PixelNorm
+from pristina.priors.network import PatchUNet, PixelNorm, compile_network
 from pristina.priors.unet import UNetPrior, flow_prior
 from pristina.training.kernel_prior import draw_kernel
 from pristina.types import Draw, generators
@@ -78,6 +78,18 @@ def test_flow_network_serves_the_variance_preserving_chain():
     x = torch.randn(4, 3, 8, 8)
     for t in (0, 50, 500, 999):
         torch.testing.assert_close(flow.predict(x, t).x0, exact.predict(x, t).x0, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch's own, while it compiles
+def test_a_compiled_network_predicts_the_same():
+    prior, plain = (flow_prior(tiny(channels=[16], attention=False), domain="noise", native=16, fixed=False) for _ in range(2))
+    compile_network(prior)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([100.0, 900.0])  # a batch of two is filled up to four
+    torch.testing.assert_close(prior.predict(x, t).x0, plain.predict(x, t).x0, rtol=1e-4, atol=1e-4)
+    assert prior.n_calls == plain.n_calls == 2
+    assert prior.state_dict().keys() == plain.state_dict().keys()
+    compile_network(GaussianPrior())  # has none
 
 
 def test_saved_and_loaded_is_equal(tmp_path):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from pristina.errors import OperatorError, SettingError, SizeError
-from pristina.methods.bird import AS_RELEASED, BIRD, bird, centre_kernel
+from pristina.methods.bird import AS_RELEASED, BIRD, bird, centre_kernel, cooling, joint_adam
 from pristina.methods.index import method
 from pristina.methods.uncertainty import error_rank_correlation, sampled
 from pristina.operators.base import Compose, Observation
-from pristina.operators.blur import FreeKernel, GaussianBlur
+from pristina.operators.blur import FreeKernel, GaussianBlur, KernelBlur, VaryingBlur, tilt_to_centre
 from pristina.operators.jpeg import JPEG
 from pristina.operators.mask import Mask
 from pristina.operators.resample import Downsample
@@ -96,6 +96,42 @@ def test_a_shift_between_kernel_and_picture_is_taken_back():
     assert torch.allclose(now[0, :, 2:, :-1], before[0, :, 2:, :-1], atol=1e-4)
     same, still, none = centre_kernel(GaussianBlur(1.0, size=5), x)
     assert same.name == "blur" and still is x and not none.any()
+
+
+@pytest.mark.parametrize("operator", [FreeKernel(7, sigma=1.0), VaryingBlur.free(7, sigma=1.0)])
+def test_unknown_kernels_stay_centred_while_they_are_fitted(operator):
+    k = torch.zeros(1, 1, 7, 7)
+    k[0, 0, 4, 2] = 1  # the observation is moved by a pixel each way, and a free kernel could follow
+    y = KernelBlur(k)(noise(1, 3, 16, 16)).detach()
+    found = bird(Observation(y, operator), PRIOR, BIRD(iterations=20), generator=generators(0, 1)).operator
+    kernels = found.kernel()[:, 0] if operator.name == "kernel" else found.kernels()[0]
+    axis = torch.arange(7.0) - 3
+    assert (kernels.sum(-1) @ axis).abs().max() < 0.02 and (kernels.sum(-2) @ axis).abs().max() < 0.02
+    assert not torch.allclose(kernels[:1], FreeKernel(7, sigma=1.0).kernel()[0], atol=1e-3)  # and yet it has moved
+
+
+def test_an_off_kernel_is_tilted_to_the_middle():
+    kernel = torch.rand(3, 49, generator=torch.Generator().manual_seed(0)) ** 4
+    logits = kernel.log()
+    for _ in range(6):
+        tilt_to_centre(logits, 7)
+    weight, axis = logits.softmax(1).view(3, 7, 7), torch.arange(7.0) - 3
+    assert (weight.sum(2) @ axis).abs().max() < 1e-3 and (weight.sum(1) @ axis).abs().max() < 1e-3
+    tilt = (logits - kernel.log()).view(3, 7, 7)  # an exponential of x: linear in the logits, but for a constant
+    assert tilt.diff(n=2, dim=1).abs().max() < 1e-4 and tilt.diff(n=2, dim=2).abs().max() < 1e-4
+
+
+def test_the_operator_comes_to_rest_and_the_noise_does_not():
+    z, sigma = torch.nn.Parameter(torch.zeros(1)), GaussianBlur(1.0, size=5)
+    optimizer = joint_adam(z, sigma, 0.02, 0.05, 0.1)
+    schedule = cooling(optimizer, 10)
+    rates = []
+    for _ in range(10):
+        optimizer.step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        schedule.step()
+    assert [rate for rate, _ in rates] == [0.02] * 10
+    assert rates[0][1] == 0.05 and rates[5][1] == pytest.approx(0.025) and rates[9][1] < 0.002
 
 
 def test_composed_damage_of_every_kind_is_fitted():

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -42,6 +43,7 @@ from pristina.operators.index import parse_recipe
 from pristina.priors.base import Prior
 from pristina.priors.checkpoints.safe_load import sha256_of
 from pristina.priors.load import load_prior, load_weights, shipped
+from pristina.priors.network import BATCHES, compile_network
 from pristina.restoration import make_settings
 from pristina.types import StepEvent
 
@@ -80,10 +82,11 @@ class Bench:
     truth: Tensor
     loaded: dict[tuple[str, str], Any] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    compiled: bool = False
 
     @classmethod
-    def open(cls, suite: Suite, prior: Prior | None = None, device: str | torch.device = "cpu") -> Bench:
-        """Load what a suite names; ``prior`` stands in for the suite's."""
+    def open(cls, suite: Suite, prior: Prior | None = None, device: str | torch.device = "cpu", *, compiled: bool = False) -> Bench:
+        """Load what a suite names; ``prior`` stands in for the suite's. With ``compiled`` its network will be compiled."""
         name = suite.prior if prior is None else type(prior).__name__
         prior = load_prior(suite.prior if prior is None else prior, device=device)
         size_px = picture_size(suite.pictures, prior)
@@ -92,7 +95,15 @@ class Bench:
         suite = replace(suite, rows=tuple(replace(row, form=row.form and scaled(row.form, size_px)) for row in suite.rows))
         if prior.channels == 1:
             truth = truth.mean(1, keepdim=True)
-        return cls(suite, prior, name, names, truth.to(prior.device))
+        return cls(suite, prior, name, names, truth.to(prior.device), compiled=compiled)
+
+    def compile(self) -> None:
+        """Compile the prior's network if asked for, and call it for every batch once, so that no cell's seconds hold the compiler's."""
+        if self.compiled:
+            compile_network(self.prior)
+            with torch.no_grad():
+                for batch in BATCHES:
+                    self.prior.predict(torch.zeros(batch, *self.truth.shape[1:], device=self.prior.device), 500)
 
     def cells(self) -> list[Cell]:
         """Every cell, with its key.
@@ -135,6 +146,8 @@ class Bench:
             try:
                 prior = self.prior_of(entry, row)
                 said["prior"] = None if prior is None else [self.digest(prior), str(getattr(prior, "dtype", torch.float32))]
+                if self.compiled and prior is not None:
+                    said["compiled"] = True
             except CheckpointError as error:  # the cell will say so; the other rows go on
                 said["prior"] = str(error)
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
@@ -356,6 +369,7 @@ def run_suite(
     prior: Prior | None = None,
     jobs: int = 1,
     device: str | torch.device = "cpu",
+    compiled: bool = False,
     on_cell: OnCell | None = None,
     on_step: Callable[[Cell, StepEvent], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -367,6 +381,7 @@ def run_suite(
         prior: Stands in for the suite's prior.
         jobs: Processes; each has its share of the processor's threads.
         device: Where the methods run.
+        compiled: Compile the suite's prior first, in each process; see :func:`pristina.priors.network.compile_network`.
         on_cell: Called with a cell, the number done and the number of all, when a cell is done.
         on_step: Called at each step of a method, when there is one process.
 
@@ -374,7 +389,7 @@ def run_suite(
         One dictionary for each cell, in the suite's order. A method that cannot take a task has the reason under ``error`` instead of
         numbers, and is tried again next time.
     """
-    bench = Bench.open(suite, prior, device)
+    bench = Bench.open(suite, prior, device, compiled=compiled)
     if "lpips" in suite.metrics:
         lpips(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))  # a missing package is told before hours of work
     cells, folder = bench.cells(), out / "cells"
@@ -410,6 +425,8 @@ def _try(bench: Bench, cell: Cell, on_step: Callable[[StepEvent], None] | None =
 
 
 def _here(bench: Bench, cells: Sequence[Cell], on_step: Callable[[Cell, StepEvent], None] | None) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    if cells:
+        bench.compile()
     for cell in cells:
         listen = None if on_step is None else lambda event, cell=cell: on_step(cell, event)
         yield cell, _try(bench, cell, listen)
@@ -418,10 +435,20 @@ def _here(bench: Bench, cells: Sequence[Cell], on_step: Callable[[Cell, StepEven
 _bench: Bench | None = None  # of a worker process
 
 
-def _begin(suite: Suite, prior: Prior, device: str, threads: int) -> None:
+def _begin(suite: Suite, prior: Prior, device: str, threads: int, compiled: bool) -> None:
     global _bench
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _bench = Bench.open(suite, prior, device)
+    _bench = Bench.open(suite, prior, device, compiled=compiled)
+    _bench.compile()
+
+
+def _end_with_parent() -> None:
+    """Leave when the run that began this process is gone: killed, it can tell nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(cell: Cell) -> dict[str, Any]:
@@ -432,8 +459,8 @@ def _work(cell: Cell) -> dict[str, Any]:
 def _in_processes(bench: Bench, cells: Sequence[Cell], jobs: int, device: str | torch.device) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Cells as they come, from processes of their own, which load nothing but what they are handed."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    prior = bench.prior.to("cpu")
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (bench.suite, prior, str(device), threads)) as pool:
+    begin = (bench.suite, bench.prior.to("cpu"), str(device), threads, bench.compiled)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, begin) as pool:
         running = {pool.submit(_work, cell): cell for cell in cells}
         try:
             for future in as_completed(running):

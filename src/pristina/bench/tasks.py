@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -175,8 +175,16 @@ class Suite:
         count: int | None = None,
         size: int | None = None,
         crop: Crop | None = None,
+        tasks: Sequence[str] = (),
+        methods: Sequence[str] = (),
     ) -> Suite:
-        """The same suite on other pictures, or with another prior, number or size of pictures, or way to cut them."""
+        """The same suite on other pictures, with another prior, number or size of pictures, or way to cut them; or a part of it.
+
+        ``tasks`` and ``methods`` name the tasks and rows to keep, all if empty; the input and ``mmse`` stay in any case.
+
+        Raises:
+            SettingError: A number is too small, or the suite has no such task or row.
+        """
         chosen = self.pictures
         if pictures is not None:
             chosen = replace(chosen, folder=pictures, builtin=())
@@ -190,7 +198,17 @@ class Suite:
             chosen = replace(chosen, size_px=size)
         if crop is not None:
             chosen = replace(chosen, crop=crop)
-        return replace(self, pictures=chosen, prior=prior or self.prior)
+        rows = [row.name for row in self.rows]
+        for what, wanted, there in (("task", tasks, [task.name for task in self.tasks]), ("method", methods, rows)):
+            if unknown := set(wanted) - set(there):
+                raise SettingError(f"{self.name} has no {what} {', '.join(sorted(unknown))}; it has {', '.join(there)}.")
+        return replace(
+            self,
+            pictures=chosen,
+            prior=prior or self.prior,
+            tasks=tuple(task for task in self.tasks if task.name in tasks or not tasks),
+            rows=tuple(row for row in self.rows if row.name in ("input", "mmse", *methods) or not methods),
+        )
 
 
 def suite_names() -> list[str]:

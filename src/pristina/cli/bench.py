@@ -22,10 +22,13 @@ def bench(
     count: int | None = None,
     size: int | None = None,
     crop: Literal["whole", "centre"] | None = None,
+    tasks: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
     out: Path | None = None,
     jobs: int = 1,
     device: str = "auto",
     threads: int = 0,
+    compile: bool = False,
 ) -> None:
     """Measure methods on degraded pictures, all alike.
 
@@ -46,6 +49,10 @@ def bench(
         Side of the squares that are measured on, in pixels; a prior of one size has the last word.
     crop
         whole: the largest centred square, reduced. centre: the middle of the picture, untouched.
+    tasks
+        Only this task of the suite; can be given several times.
+    methods
+        Only this row, beside the input and mmse; can be given several times.
     out
         Folder for the results; runs/bench/SUITE if not given.
     jobs
@@ -54,6 +61,8 @@ def bench(
         auto, cpu, cuda or mps.
     threads
         Processor threads of a single process; 0 leaves the choice to torch.
+    compile
+        Compile the prior's network first: minutes at the start, and several times as fast after.
     """
     import torch
     from rich.console import Console
@@ -68,7 +77,7 @@ def bench(
         raise SettingError(f"jobs must be at least 1 and threads not negative; they are {jobs} and {threads}.")
     if threads:
         torch.set_num_threads(threads)
-    loaded = load_suite(suite).with_changes(pictures=pictures, prior=prior, count=count, size=size, crop=crop)
+    loaded = load_suite(suite).with_changes(pictures=pictures, prior=prior, count=count, size=size, crop=crop, tasks=tasks, methods=methods)
     out = out or Path("runs/bench") / loaded.name
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn()]
@@ -83,7 +92,7 @@ def bench(
             progress.update(bar, step=f"{cell.title}: {event.step}/{event.n_steps}")
 
         try:
-            cells = run_suite(loaded, out, jobs=jobs, device=best_device(device), on_cell=on_cell, on_step=on_step)
+            cells = run_suite(loaded, out, jobs=jobs, device=best_device(device), compiled=compile, on_cell=on_cell, on_step=on_step)
         except KeyboardInterrupt:
             console.print(f"interrupted; what is done is in {out}, and the same command goes on from there")
             sys.exit(130)

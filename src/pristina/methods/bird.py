@@ -9,13 +9,16 @@ Source:
     the authority for :data:`AS_RELEASED`: the network's noise is a constant to the gradient; z and the kernel's network take one joint Adam
     step; z then returns to the sphere; of its iterations the picture of every tenth is saved, and the last one saved is the result.
     Its kernel is applied as correlation; ours is a point spread function, so the two are turned by 180 degrees to each other.
-    Beyond the paper: any operator, composed ones too; one set of unknowns for each picture of a batch; ``marginalised``; kernels centred
-    on return; ``average``; G of the final noise as the result.
+    Beyond the paper: any operator, composed ones too; one set of unknowns for each picture of a batch; ``marginalised``; kernels that stay
+    centred while they are fitted (logits) or are centred on return; an operator that comes to rest; ``average``; G of the final noise as
+    the result. On eight training faces (seed 0) centred kernels and rest are worth 0.5 dB at motion blur, 2 at blur that varies over the
+    picture, and told that the blur is Gaussian 0.5: without rest its width falls from 1.2 px to 0.5 in 500 iterations.
     The defaults are for small flow priors of 64 px; see :class:`BIRD`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -46,22 +49,23 @@ class BIRD:
         learning_rate: Of Adam on z.
         operator_learning_rate: Of Adam on the operator's unknowns, where the operator keeps them: logarithms of positive numbers, mostly.
             It is larger than that of z so that the operator moves before z has fitted the damage. A kernel *network* needs far less: 2e-4.
-        kernel_learning_rate: Of Adam on kernels that are kept as logits, which have farther to go.
+        kernel_learning_rate: Of Adam on kernels that are kept as logits. Both fall to zero along half a cosine: z fits some noise at last, and
+            an operator that still moved would then return to "nothing happened", which needs no prior to explain noise.
         sampler_steps: Network calls of G in each iteration.
         gradient: How G is differentiated.
         sphere: Return z to the sphere of typical noise after each step.
         residual: What is minimised, see :data:`Residual`.
         average: The picture is the mean of the last so many estimates; 1 for G of the final noise.
         centre: Return a free kernel with its centre of mass in the middle, and the picture moved along.
-        as_released: Two habits of the released scripts that are no part of the method. The operator acts on [-1, 1] pixels, so that a zero
-            border is middle grey; and the result is the picture of the last iteration, counted from 0, that is a multiple of ten: G after
-            90 of 100 updates.
+        as_released: Habits of the released scripts. The operator acts on [-1, 1] pixels, so that a zero border is middle grey; its learning
+            rate stays; and the result is the picture of the last iteration, counted from 0, that is a multiple of ten: G after 90 of
+            100 updates.
     """
 
-    iterations: int = 200
+    iterations: int = 300
     learning_rate: float = 0.02
     operator_learning_rate: float = 0.05
-    kernel_learning_rate: float = 0.2
+    kernel_learning_rate: float = 0.07
     sampler_steps: int = 5
     gradient: Gradient = "detached"
     sphere: bool = True
@@ -100,6 +104,15 @@ def joint_adam(
         if unknown.requires_grad:
             groups.append({"params": [unknown], "lr": kernel_learning_rate if name.endswith("logits") else operator_learning_rate})
     return torch.optim.Adam(groups)
+
+
+def cooling(optimizer: torch.optim.Adam, iterations: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Lets the learning rates of the operator fall from their first value to zero, half a cosine long; that of z stays."""
+
+    def falling(k: int) -> float:
+        return 0.5 + 0.5 * math.cos(math.pi * min(k / iterations, 1))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda _: 1.0] + [falling] * (len(optimizer.param_groups) - 1))
 
 
 def objective(r: Tensor, z: Tensor, residual: Residual) -> Tensor:
@@ -183,6 +196,7 @@ def bird(
     operator = (Operator() if observation.operator is None else observation.operator).for_batch(n).to(y.device)
     optimizer = joint_adam(z, operator, settings.learning_rate, settings.operator_learning_rate, settings.kernel_learning_rate)
     n_steps = settings.iterations if settings.as_released else settings.iterations + 1
+    schedule = None if settings.as_released else cooling(optimizer, settings.iterations)
     books = Books(prior, n_steps, on_step)
 
     why = [f"all {settings.iterations} iterations done"] * n
@@ -203,6 +217,8 @@ def bird(
             optimizer.zero_grad()
             objective(r, z, settings.residual).sum().backward()
             optimizer.step()
+            if schedule is not None:
+                schedule.step()
             operator.project()
             if settings.sphere:
                 z.data = to_sphere(z.data)

@@ -30,7 +30,7 @@ import torch
 
 from pristina.errors import Cancelled, SettingError
 from pristina.methods.base import Books, Result, check_observation, to_sphere
-from pristina.methods.bird import centre_kernel, joint_adam
+from pristina.methods.bird import centre_kernel, cooling, joint_adam
 from pristina.methods.rectify import Rung, check_rung, rectify
 from pristina.operators.base import Observation, Operator
 from pristina.priors.base import Prior
@@ -51,7 +51,7 @@ class Invert2Restore:
         iterations: Of Adam on z and the operator's unknowns; 0 leaves z where it starts.
         learning_rate: Of Adam on z.
         operator_learning_rate: Of Adam on the operator's unknowns.
-        kernel_learning_rate: Of Adam on kernels that are kept as logits.
+        kernel_learning_rate: Of Adam on kernels that are kept as logits; both fall to zero, as in BIRD.
         sampler_steps: Network calls of G.
         gradient: How G is differentiated.
         rectifier: How far the correction of z may go, see :data:`pristina.methods.rectify.Rung`.
@@ -66,7 +66,7 @@ class Invert2Restore:
     iterations: int = 200
     learning_rate: float = 0.02
     operator_learning_rate: float = 0.05
-    kernel_learning_rate: float = 0.2
+    kernel_learning_rate: float = 0.07
     sampler_steps: int = 5
     gradient: Gradient = "detached"
     rectifier: Rung = "scale"
@@ -147,6 +147,7 @@ def invert2restore(
         noise = invert(prior, observation.initial(), steps, refine=refine, tolerance=0.0)  # so that no neighbour decides when to stop
     z = torch.nn.Parameter(noise)
     optimizer = joint_adam(z, operator, settings.learning_rate, settings.operator_learning_rate, settings.kernel_learning_rate)
+    schedule = cooling(optimizer, max(settings.iterations, 1))
     picture = observation.initial().clamp(0, 1)
     why = [f"all {settings.iterations} iterations done"] * n
     found, done = z.data.clone(), rectify(z.data, xi, "none")
@@ -172,6 +173,7 @@ def invert2restore(
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
+            schedule.step()
             operator.project()
         # C
         with torch.no_grad():

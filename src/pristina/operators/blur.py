@@ -249,6 +249,10 @@ class FreeKernel(Blur):
             logits = (self.weight2 @ hidden[..., None])[..., 0] + self.bias2
         return logits.softmax(1).view(-1, 1, self.size, self.size)
 
+    def project(self) -> None:
+        if self.parametrisation == "logits":
+            tilt_to_centre(self.logits, self.size)
+
     def describe(self) -> str:
         return f"blur with an unknown {self.size} x {self.size} px kernel, {say(spread(self.kernel()), 'px')} wide (rms)"
 
@@ -258,6 +262,23 @@ def _linear(n_in: int, n_out: int, generator: torch.Generator) -> tuple[nn.Param
     bound = 1 / math.sqrt(n_in)
     weight = bound * (2 * torch.rand(1, n_out, n_in, generator=generator) - 1)
     return nn.Parameter(weight), nn.Parameter(bound * (2 * torch.rand(1, n_out, generator=generator) - 1))
+
+
+@torch.no_grad()
+def tilt_to_centre(logits: Tensor, size: int) -> None:
+    """Bring the centre of mass of softmax kernels to the middle, in place, by one Newton step; ``logits`` is (..., size * size).
+
+    A blurred picture does not tell a shift of the kernel from the opposite shift of the picture. Of all centred kernels the nearest in
+    relative entropy is the kernel tilted by an exponential, ``k exp(a . x)``, x in px, so that only ``a`` must be found. Where the mass is
+    hardly spread at all the step is damped.
+    """
+    axis = torch.arange(size, dtype=logits.dtype, device=logits.device) - size // 2
+    x = torch.stack([axis.repeat_interleave(size), axis.repeat(size)], 1)  # (K * K, 2)
+    weight = logits.softmax(-1)
+    mean = weight @ x
+    covariance = (weight[..., None, None] * x[:, :, None] * x[:, None, :]).sum(-3) - mean[..., None] * mean[..., None, :]
+    damped = covariance + 0.1 * torch.eye(2, dtype=x.dtype, device=x.device)
+    logits -= torch.linalg.solve(damped, mean) @ x.T
 
 
 def spread(kernel: Tensor) -> Tensor:
@@ -327,6 +348,10 @@ class VaryingBlur(Blur):
             weight = down[i // self.columns][:, None] * across[i % self.columns]
             y = y + weight * convolve(x, k, self.boundary)
         return y
+
+    def project(self) -> None:
+        if self.logits.requires_grad:
+            tilt_to_centre(self.logits, self.size)
 
     def estimates(self) -> dict[str, Any]:
         return {"rows": self.rows, "columns": self.columns, "kernels": numbers(self.kernels(), 4)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -111,6 +112,38 @@ def _replace_group_norm(module: nn.Module) -> None:
             setattr(module, name, PixelNorm(child.num_channels, child.eps))
         else:
             _replace_group_norm(child)
+
+
+BATCHES = (16, 4, 1)
+"""Batches that a compiled network is compiled for. One program for any batch takes nearly twice as long on a processor."""
+
+
+def compile_network(prior: nn.Module) -> None:
+    """Compile the network of a prior, in place: most of a minute for each of :data:`BATCHES`, at its first call.
+
+    It pays in runs of an hour. Where nothing is differentiated the weights become constants of the program, already in the dtype in which
+    it computes; numbers differ from the uncompiled ones by as much as bfloat16 does. Other batches are cut, and filled up with pictures
+    that are thrown away. A prior without a network stays as it is.
+
+    Args:
+        prior: Anything with a ``network(x, t)``.
+    """
+    network = getattr(prior, "network", None)
+    if not isinstance(network, nn.Module):
+        return
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch._dynamo")  # it remarks on what it cannot trace in diffusers
+    compiled = torch.compile(network.forward, dynamic=False, options={"freezing": True})
+
+    def in_batches(x: Tensor, time: Tensor) -> Tensor:
+        done = []
+        for some, at in zip(x.split(BATCHES[0]), time.split(BATCHES[0]), strict=True):
+            n = len(some)
+            rows = torch.arange(min(size for size in BATCHES if size >= n)).clamp(max=n - 1)
+            out = compiled(some[rows], at[rows])
+            done.append((out if isinstance(out, Tensor) else out.sample)[:n])
+        return torch.cat(done)
+
+    network.forward = in_batches
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
