@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import matplotlib
 
@@ -207,7 +207,10 @@ def scale(*, world: World = DEFAULT, iterations: int = 200) -> None:
 
 
 @app.command
-def regimes(*, world: World = DEFAULT, iterations: int = 1500, noise: tuple[float, ...] = (0.1, 0.2, 0.3), blur: float = 1.6) -> None:
+def regimes(
+    *, world: World = DEFAULT, iterations: int = 1500, noise: tuple[float, ...] = (0.1, 0.2, 0.3), blur: float = 1.6,
+    methods: tuple[Literal["DIIP", "DIP"], ...] = ("DIIP", "DIP"),
+) -> None:  # fmt: skip
     """DIIP and DIP run on and on: PSNR, slope of the loss and sharpness, on noise of several strengths and on blur."""
     prior, x = world.load()
     tasks = [(f"noise {s:g}", f"noise:sigma={s}") for s in noise] + [(f"blur {blur:g} px", f"blur:sigma={blur},size=13")]
@@ -217,9 +220,11 @@ def regimes(*, world: World = DEFAULT, iterations: int = 1500, noise: tuple[floa
         observation = observe(x, recipe)
         cases: list[tuple[str, Callable[..., Result], Any]] = [
             ("DIIP", diip, DIIP(iterations=iterations, rule="none")),
-            ("DIP", dip, DIP(iterations=iterations, average=0.0)),
+            ("DIP", dip, DIP(iterations=iterations, average=0.0, stop="iterations")),
         ]
         for name, function, settings in cases:
+            if name not in methods:
+                continue
             db: list[Tensor] = []
             sharp: list[Tensor] = []
 
@@ -249,6 +254,7 @@ def regimes(*, world: World = DEFAULT, iterations: int = 1500, noise: tuple[floa
     for axis, label in zip(axes[:, 0], ("PSNR, dB", "relative fall of the loss", "variance of the Laplacian"), strict=True):
         axis.set_ylabel(label)
     axes[0, 0].legend()
+    figure.tight_layout()
     head = ("task", "input", "method", "best PSNR", "at", "last PSNR", "slope rule fires at", "PSNR", "Laplacian rule fires at", "PSNR")
     note_ = "Rules by the default DIIP settings, median picture; dotted lines: slope, dashed: Laplacian."
     write(world, "regimes", "The two regimes of DIIP and DIP", head, rows, figure, note_)

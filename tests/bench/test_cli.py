@@ -51,6 +51,12 @@ def test_bench_on_ones_own_pictures_and_prior(tmp_path, weights, monkeypatch, ca
     assert "14/16" not in capsys.readouterr().err
 
 
+def test_a_process_of_its_own_calls_the_prior_as_the_suite_does(tmp_path, weights):
+    bench(SUITE, prior=str(weights), count=1, tasks=("noise",), methods=("diip",), out=tmp_path, jobs=2, device="cpu")
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()]
+    assert len(cells) == 2 * 3 and all(cell["prior"].startswith(f"{weights}: noise") for cell in cells)
+
+
 def test_bench_says_what_is_wrong_before_it_works(tmp_path, weights):
     with pytest.raises(SettingError, match="neither a suite"):
         bench("nonesuch")

@@ -435,11 +435,11 @@ def _here(bench: Bench, cells: Sequence[Cell], on_step: Callable[[Cell, StepEven
 _bench: Bench | None = None  # of a worker process
 
 
-def _begin(suite: Suite, prior: Prior, device: str, threads: int, compiled: bool) -> None:
+def _begin(suite: Suite, prior: Prior, prior_name: str, device: str, threads: int, compiled: bool) -> None:
     global _bench
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _bench = Bench.open(suite, prior, device, compiled=compiled)
+    _bench = replace(Bench.open(suite, prior, device, compiled=compiled), prior_name=prior_name)
     _bench.compile()
 
 
@@ -459,7 +459,7 @@ def _work(cell: Cell) -> dict[str, Any]:
 def _in_processes(bench: Bench, cells: Sequence[Cell], jobs: int, device: str | torch.device) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Cells as they come, from processes of their own, which load nothing but what they are handed."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    begin = (bench.suite, bench.prior.to("cpu"), str(device), threads, bench.compiled)
+    begin = (bench.suite, bench.prior.to("cpu"), bench.prior_name, str(device), threads, bench.compiled)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, begin) as pool:
         running = {pool.submit(_work, cell): cell for cell in cells}
         try:
