@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import matplotlib
 
@@ -237,7 +237,8 @@ def regimes(
             mean = curves[0].mean(1)
             best = int(mean.argmax())
             slope, laplacian = stopping(loss, curves[1]) if name == "DIIP" else (None, None)
-            at = [("never" if k is None else k, "" if k is None else float(mean[k])) for k in (slope, laplacian)]
+            missing = ("never" if name == "DIIP" else "-", "")
+            at = [missing if k is None else (k, float(mean[k])) for k in (slope, laplacian)]
             rows.append((label, score(observation.y, x), name, float(mean[best]), best, float(mean[-1]), *at[0], *at[1]))
             window = 5
             falling = (loss[:-window] - loss[window:]) / (window * loss[:-window].clamp(min=1e-12))
@@ -366,7 +367,7 @@ def rectifier(*, world: World = DEFAULT, iterations: int = 100) -> None:
 
 
 @app.command
-def uncertainty(*, world: World = DEFAULT, iterations: int = 200, samples: Annotated[int, cyclopts.Parameter()] = 8) -> None:
+def uncertainty(*, world: World = DEFAULT, iterations: int = 200, samples: int = 8) -> None:
     """Where several seeds disagree, and whether the error is larger there."""
     prior, x = world.load()
     rows, shown = [], [("truth", x)]

@@ -2,7 +2,7 @@
 
     PristinaError
     ├── InputError              what the caller gave cannot be used
-    │   ├── PictureError        a file that is not a readable picture
+    │   ├── PictureError        a picture that cannot be read or written
     │   ├── SizeError           a size that the prior or operator does not accept
     │   ├── SettingError        a setting out of range, or unknown
     │   └── OperatorError       an operator that does not fit its observation
@@ -23,7 +23,7 @@ class InputError(PristinaError):
 
 
 class PictureError(InputError):
-    """A file or array is not a readable picture."""
+    """A picture or another result cannot be read or written."""
 
 
 class SizeError(InputError):

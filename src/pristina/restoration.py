@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,12 @@ from pristina.image.fit import fit
 from pristina.image.look import look
 from pristina.image.picture import Picture
 from pristina.methods.base import Cost, Result
-from pristina.methods.index import Entry, method
+from pristina.methods.index import Entry, make_settings, method
 from pristina.methods.uncertainty import sampled
-from pristina.operators.base import Observation, Operator
+from pristina.operators.base import Compose, Observation, Operator
 from pristina.operators.index import parse_recipe
+from pristina.operators.noise import GaussianNoise, Noise
+from pristina.operators.tone import Grey
 from pristina.priors.base import Prior, SizeRule
 from pristina.priors.direct import ConditionalPrior, DirectPrior
 from pristina.priors.load import kind_of, load_weights
@@ -31,6 +34,8 @@ from pristina.types import OnStep, generators
 
 PRIORS = {"diffusion": "faces", "direct": "photos-blind", "none": None}
 """The weights that are taken for a method when none are named."""
+MAX_SAMPLES = 1000
+"""They are restored side by side, and must fit into the memory together."""
 
 
 @dataclass(frozen=True)
@@ -61,51 +66,14 @@ class Restored:
         """Network calls, seconds, memory."""
         return self.result.cost
 
+    @property
+    def operator_std(self) -> dict[str, Any]:
+        """Of several samples, the standard deviation of each number that the operator estimates, by name."""
+        return {name.removeprefix("std_"): value[0].tolist() for name, value in self.result.extras.items() if name.startswith("std_")}
+
     def record(self) -> dict[str, Any]:
         """All that is needed to run it again, and what came out, ready for JSON."""
-        return {**self.inputs, "notes": self.notes, "result": self.result.record()}
-
-
-def make_settings(entry: Entry, preset: str | None = None, changes: Mapping[str, Any] | None = None) -> Any:
-    """The settings of a method: a preset (or the defaults) with some fields changed.
-
-    Args:
-        entry: The method.
-        preset: The preset's name; None for the defaults.
-        changes: Field to value; text is converted to the field's type.
-
-    Raises:
-        SettingError: There is no such preset or field, or a value is out of range.
-    """
-    settings = entry.preset(preset)
-    kinds = get_type_hints(type(settings))
-    names = [f.name for f in dataclasses.fields(settings)]
-    converted = {}
-    for name, value in (changes or {}).items():
-        if name not in names:
-            raise SettingError(f"{entry.name} has no setting {name!r}; it has {', '.join(names)}.")
-        converted[name] = _convert(name, value, kinds[name]) if isinstance(value, str) else value
-    return dataclasses.replace(settings, **converted)
-
-
-def _convert(name: str, text: str, kind: Any) -> Any:
-    options = get_args(kind)
-    if type(None) in options and text.lower() == "none":
-        return None
-    if get_origin(kind) is tuple:
-        return tuple(_convert(name, part, options[0]) for part in text.split(","))
-    if bool in (kind, *options) and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for number in (int, float):
-        if number in (kind, *options):
-            try:
-                return number(text)
-            except ValueError:
-                continue
-    if kind is str or str in options or text in options:
-        return text
-    wanted = " or ".join(str(getattr(o, "__name__", o)) for o in (options or (kind,)))
-    raise SettingError(f"{name} must be {wanted}; {text!r} is not.")
+        return {**self.inputs, "notes": self.notes, "result": self.result.record(), "operator_std": self.operator_std}
 
 
 def best_device(device: str) -> torch.device:
@@ -117,11 +85,11 @@ def best_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
+        found = torch.zeros(1, device=device)
+        found.cpu()  # nothing comes back from the device "meta"
     except (RuntimeError, AssertionError) as error:
         raise SettingError(f"device {device!r} cannot be used here; try auto or cpu.") from error
-    return found
+    return found.device
 
 
 def restore(
@@ -144,12 +112,14 @@ def restore(
         method: One of :data:`pristina.methods.index.METHODS`; or ``auto``, which looks at the picture and chooses, see
             :func:`pristina.auto.choose`.
         prior: A shipped name, a weight file, or a prior; None takes :data:`PRIORS`.
-        operator: The form of the damage for methods that use it, as an operator or a recipe; None when nothing is known.
+        operator: The form of the damage for methods that use it, as an operator or a recipe; None when nothing is known. Methods that must
+            be told the strength of the noise take it from the white noise at its end. Where it takes the colour (``grey``), a picture
+            without colour is restored in colour.
         preset: Named settings of the method, such as ``paper``.
         settings: A settings object, or single settings by name, over those of the preset.
         seed: Of everything that is drawn.
-        samples: How many restorations to draw; of several the picture is the mean, and :attr:`Restored.std` says how far they lie apart,
-            see :func:`pristina.methods.uncertainty.sampled`.
+        samples: How many restorations to draw, at most :data:`MAX_SAMPLES`; of several the picture is the mean, and :attr:`Restored.std`
+            says how far they lie apart, see :func:`pristina.methods.uncertainty.sampled`.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         on_step: Called after each step; may raise :class:`pristina.errors.Cancelled`, which keeps the best result so far.
 
@@ -160,6 +130,7 @@ def restore(
         PictureError: The file cannot be read.
         SettingError: A name or a value is wrong.
         SizeError: The prior cannot take a picture of this shape.
+        InputError: The operator does not suit the method, or the method ran out of bounds.
 
     Example:
         >>> import torch
@@ -168,7 +139,9 @@ def restore(
         >>> done.picture.size, done.cost.network_calls
         ((20, 12), 1)
     """
-    where = best_device(device)
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise SettingError(f"samples must lie between 1 and {MAX_SAMPLES}, not at {samples}.")
+    random, where = generators(seed, 1), best_device(device)
     source: dict[str, Any] = {}
     if isinstance(picture, (str, Path)):
         source = {"file": str(picture), "sha256": hashlib.sha256(Path(picture).read_bytes()).hexdigest()} if Path(picture).is_file() else {}
@@ -186,14 +159,18 @@ def restore(
             prior = choice.prior
         notes.append(choice.why)
     entry = _method(method, operator)
-    chosen = settings if isinstance(settings, entry.settings) else make_settings(entry, preset, settings)
+    if settings is not None and not isinstance(settings, Mapping):
+        if preset is not None or not isinstance(settings, entry.settings):
+            raise SettingError(f"{method} takes settings by name, or a {entry.settings.__name__} without a preset beside it.")
+        settings = vars(settings)
+    chosen = make_settings(entry, preset, settings)
     if prior is None and entry.prior not in PRIORS:
         raise SettingError(
             f"No weights for {method} come with pristina: train some (pristina train conditional) and name them with --prior."
         )
     prior = PRIORS[entry.prior] if prior is None or entry.prior == "none" else prior
     recipe = operator if isinstance(operator, str) or operator is None else operator.describe()
-    form = parse_recipe(operator, seed, unknown=True) if isinstance(operator, str) else operator
+    form = _form(operator, seed) if isinstance(operator, str) else operator
     loaded = load_weights(entry.prior, prior, device=where)
 
     y = picture.pixels[None].to(where)
@@ -203,6 +180,8 @@ def restore(
             "it; leave it out, or take a method that uses it."
         )
     rule = SizeRule() if loaded is None else loaded.size_rule
+    if form is not None and any(isinstance(part, Grey) for part in form.modules()) and (y == y[:, :1]).all():
+        y, picture = y[:, :1], dataclasses.replace(picture, grey=False)
     if form is None:
         y, back, note = fit(y, multiple=rule.multiple, minimum=rule.minimum, native=rule.native, fixed=rule.fixed)
         notes += [note] if note else []
@@ -214,13 +193,17 @@ def restore(
 
     if loaded is not None and loaded.channels == 1:
         y = y.mean(1, keepdim=True)
-    observation, random = Observation(y, form), generators(seed, 1)
+    observation = Observation(y, form, _known_sigma(entry, chosen, form))
     if samples == 1:
         result = entry.function(observation, loaded, chosen, generator=random, on_step=on_step)
     else:
         result = sampled(entry.function, observation, loaded, chosen, samples=samples, generator=random, on_step=on_step)
-    restored = back(result.picture)[0]
+    restored = back(result.picture)[0].expand(3, -1, -1)
+    if not restored.isfinite().all():
+        raise InputError(f"{method} ran out of bounds, and its picture holds NaN or infinity; take smaller steps, or the default settings.")
     std = back(result.extras["std"])[0].expand(3, -1, -1).cpu() if samples > 1 else None
+    if std is not None and not std.any():
+        notes.append(f"Nothing is drawn with these settings: all {samples} samples are the same, and do not say how sure {method} is.")
     inputs = {
         "pristina": version("pristina"),
         "input": {**source, "size": list(picture.size)},
@@ -231,7 +214,7 @@ def restore(
         "seen": None if seen is None else dataclasses.asdict(seen),
         "recipe": recipe,
         "preset": preset,
-        "settings": dataclasses.asdict(chosen),
+        "settings": result.record()["settings"],
         "seed": seed,
         "samples": samples,
         "machine": {
@@ -257,3 +240,23 @@ def _method(name: str, operator: Operator | str | None) -> Entry:
     if entry.operator == "never" and operator is not None:
         raise InputError(f"{name} does not use the form of the damage; leave the operator out, or take a method that does.")
     return entry
+
+
+def _form(recipe: str, seed: int) -> Operator:
+    """The form of the damage; a mask's holes are no part of what this run draws."""
+    form = parse_recipe(recipe, seed, unknown=True)
+    if re.search(r"mask\s*:(?![^|]*\bseed\s*=)[^|]*\bdrop\s*=", recipe):
+        raise InputError("Which pixels are lost must be known: give mask the seed with which they were drawn, as in mask:drop=0.5,seed=0.")
+    return form
+
+
+def _known_sigma(entry: Entry, settings: Any, form: Operator | None) -> float | None:
+    """The strength of the noise, for the methods that must be told it: of white noise at the end of the damage, if there is no other."""
+    if not entry.oracle or getattr(settings, "sigma", "") == "estimated":
+        return None
+    *others, last = form.parts if isinstance(form, Compose) else [form]
+    if not isinstance(last, GaussianNoise) or any(isinstance(part, Noise) for part in others):
+        raise InputError(
+            f"{entry.name} must be told how strong the noise is: end the operator with it, once, as in 'blur:sigma=2 | noise:sigma=0.05'."
+        )
+    return float(last.sigma())

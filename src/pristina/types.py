@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pristina.errors import InputError
+from pristina.errors import InputError, SettingError
 
 Pictures = Float[Tensor, "batch channel height width"]
 """A batch of pictures: float32 RGB in [0, 1] everywhere but inside ``priors``."""
@@ -49,14 +49,15 @@ class Draw:
         """Numbers uniform on [0, 1), (n, *shape)."""
         return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.device)
 
-    def keep(self, rows: Tensor) -> Draw:
-        """The draw of a part of the batch; ``rows`` is a boolean mask (n,)."""
-        chosen = [g for g, kept in zip(self.generators, rows.tolist(), strict=True) if kept]
-        return Draw(chosen, len(chosen), self.device)
-
 
 def generators(seed: int, n: int) -> list[torch.Generator]:
-    """``n`` generators, seeded ``seed``, ``seed + 1``, ..."""
+    """``n`` generators, seeded ``seed``, ``seed + 1``, ...
+
+    Raises:
+        SettingError: A seed does not fit into 64 bits.
+    """
+    if not -(2**63) <= seed <= 2**64 - n:
+        raise SettingError(f"A seed must fit into 64 bits, and {seed} does not; take one between 0 and {2**64 - n}.")
     return [torch.Generator().manual_seed(seed + i) for i in range(n)]
 
 

@@ -15,7 +15,7 @@ import torch
 from pristina.bench.report import Findings, write_reports
 from pristina.bench.runner import Bench, code_alone, code_behind, knows, run_cell, run_suite
 from pristina.bench.tasks import Row, load_suite
-from pristina.errors import MissingExtra, SettingError
+from pristina.errors import InputError, MissingExtra, SettingError
 from pristina.methods.diip import DIIP, diip
 from pristina.methods.index import method
 from pristina.metrics.fidelity import psnr, ssim
@@ -126,6 +126,8 @@ def test_a_cell_is_run_again_when_anything_it_depends_on_changes():
         keys(replace(suite, rows=(Row("diip", "diip", "DIIP", settings={"iteration": 9}),)))
     with pytest.raises(SettingError, match="no method"):
         keys(replace(suite, rows=(Row("diipp", "diipp", "DIIP"),)))
+    with pytest.raises(InputError, match=r"suite cannot do x2 \(areas:factor=2\): There is no operator 'areas'"):
+        keys(replace(suite, tasks=(replace(suite.tasks[1], recipe="areas:factor=2"),)))
 
 
 def test_a_compiled_network_has_cells_of_its_own(monkeypatch):

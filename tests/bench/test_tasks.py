@@ -1,14 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
 from pristina.bench.tasks import PictureSet, Task, degrade, load_pictures, load_suite, picture_size, suite_names
 from pristina.errors import InputError, OperatorError, SettingError, SizeError
-from pristina.methods.index import method
+from pristina.methods.index import make_settings, method
 from pristina.operators.index import parse_recipe
 from pristina.priors.base import SizeRule
 from pristina.priors.gaussian import GaussianPrior
-from pristina.restoration import make_settings
+
+SUITE = Path(__file__).parent / "suite.toml"
 
 
 @pytest.mark.parametrize("name", suite_names())
@@ -57,25 +60,66 @@ def test_lengths_in_braces_grow_with_the_pictures():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (('title = "A small suite"', ""), "not complete"),
-        (("batch = 2", "batsch = 2"), "'batsch' is not something that Suite has"),
+        (('title = "A small suite"', ""), "a suite needs title"),
+        (("batch = 2", "batsch = 2"), r"a suite has no 'batsch'; it has name, title, tasks, methods, about,"),
         (("batch = 2", "batch = 0"), "batch of at least one"),
-        (("builtin", "bultin"), "PictureSet"),
+        (("batch = 2", 'batch = "x"'), "batch must be a whole number, not 'x'"),
+        (("builtin", "bultin"), "pictures has no 'bultin'; it has folder, builtin"),
         (('name = "x2"', 'name = "noise"'), "names of their own"),
         (('name = "x2"', 'name = "a/b"'), "cannot name a file"),
-        (('told = "form"', 'told = "all"'), "nothing, form or truth"),
+        (('told = "form"', 'told = "all"'), r"methods\[1\].told must be '' or 'nothing' or 'form' or 'truth', not 'all'"),
         (("noise = [31.5]", "noise = [31.5, 1]"), "holds 2 numbers"),
+        (("noise = [31.5]", "noise = 31.5"), "published.values.diip.noise must be a list, not 31.5"),
         (("seeds = [0, 1]", "seeds = [0, 1"), "not valid TOML"),
+        (("seeds = [0, 1]", "seeds = 3"), "seeds must be a list, not 3"),
+        (("seeds = [0, 1]", 'seeds = ["a"]'), r"seeds\[0\] must be a whole number, not 'a'"),
+        (("seeds = [0, 1]", "seeds = [true]"), r"seeds\[0\] must be a whole number, not True"),
+        (("seeds = [0, 1]", "prior = 3"), "prior must be a text, not 3"),
+        (('[pictures]\nbuiltin = ["astronaut", "coffee", "chelsea"]\nsize_px = 16', "pictures = 3"), "pictures must be a table, not 3"),
+        (("size_px = 16", 'count = "x"'), "pictures.count must be a whole number, not 'x'"),
+        (("size_px = 16", "folder = 3"), "pictures.folder must be a text, not 3"),
+        (("size_px = 16", "count = -1"), "no count or size below 0"),
+        (("recipe = ", "recipe = 3 #"), r"tasks\[0\].recipe must be a text, not 3"),
+        (("sigma = 0.1", 'sigma = "a"'), r"tasks\[0\].sigma must be a number, not 'a'"),
+        (('["psnr", "ssim"]', "[]"), "a metric"),
+        (('["psnr", "ssim"]', '["foo"]'), r"metrics\[0\] must be 'psnr' or 'ssim'"),
+        (('["psnr", "ssim"]', '"psnr"'), "metrics must be a list, not 'psnr'"),
+        (("iterations = 6", "iterations = 2.5"), "diip: iterations must be a whole number; 2.5 is not"),
+        (("iterations = 6", "iterations = [1]"), r"diip: iterations must be a whole number; \[1\] is not"),
+        (("iterations = 6", "iteration = 6"), "diip has no setting 'iteration'"),
+        (('"diffpir"', '"diffpirr"'), "no method 'diffpirr'"),
     ],
 )
 def test_a_wrong_suite_is_named_with_its_fault(tmp_path, change, says):
-    text = (load_suite.__globals__["Path"](__file__).parent / "suite.toml").read_text()
+    text = SUITE.read_text()
     assert change[0] in text
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(*change, 1))
     with pytest.raises(SettingError, match=says) as caught:
         load_suite(path)
     assert "mine.toml" in str(caught.value)
+
+
+def test_a_suite_may_name_itself_and_give_settings_as_lists(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(SUITE.read_text().replace('"diffpir"', '"indi"').replace("{ steps = 3 }", "{ grid = [1, 0.5, 0] }"))
+    assert load_suite(path).name == "mine" and load_suite(path).rows[-1].settings == {"grid": [1, 0.5, 0]}
+    path.write_text('name = "other"\ntitle = "t"\n[[tasks]]\nname = "grey"\nrecipe = "grey"')
+    assert load_suite(path).name == "other" and [row.name for row in load_suite(path).rows] == ["input", "mmse"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x89PNG\r\n", r"mine\.toml is not valid TOML"),
+        (b'title = "t"\nmethods = []\ntasks = 3', "tasks must be a list, not 3"),
+        (b'title = "t"\nmethods = []\ntasks = [3]', r"tasks\[0\] must be a table, not 3"),
+    ],
+)
+def test_a_file_that_is_no_suite(tmp_path, content, says):
+    (tmp_path / "mine.toml").write_bytes(content)
+    with pytest.raises(SettingError, match=says):
+        load_suite(tmp_path / "mine.toml")
 
 
 def test_a_part_of_a_suite():

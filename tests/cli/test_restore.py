@@ -5,11 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
+
+from pristina import restore
+from pristina.errors import InputError, PristinaError, SettingError
+from pristina.methods.blind_dps import BlindDPS
+from pristina.methods.diip import DIIP
+from pristina.methods.index import METHODS, make_settings
+from pristina.priors.gaussian import GaussianPrior
+
+PRIOR = GaussianPrior(variance=0.2)
+Y = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def pixels(path):
@@ -50,6 +62,7 @@ def test_restore_writes_picture_record_and_comparison(pristina, prior_file, pict
 
 def test_mistakes_end_with_a_sentence_and_nothing_written(pristina, prior_file, picture_file, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"junk")
+    before = picture_file.read_bytes()
     out = tmp_path / "out.png"
     prior = ["--prior", prior_file, "--method", "diip"]
     for words, sentence in [
@@ -59,24 +72,159 @@ def test_mistakes_end_with_a_sentence_and_nothing_written(pristina, prior_file, 
         ([picture_file, "-o", out, "--prior", prior_file, "--method", "magic"], "no method 'magic'"),
         ([picture_file, "-o", out, *prior, "--preset", "magic"], "no preset 'magic'"),
         ([picture_file, "-o", out, *prior, "--set", "iterations"], "name=value"),
-        ([picture_file, "-o", out, *prior, "--set", "iterations=many"], "iterations must be int"),
+        ([picture_file, "-o", out, *prior, "--set", "iterations=many"], "iterations must be a whole number"),
+        ([picture_file, "-o", out, *prior, "--set", "rule=often"], "rule must be first or slope or laplacian or none; 'often'"),
+        ([picture_file, "-o", out, *prior, "--set", "learning_rate=nan"], "learning_rate must be a finite number"),
         ([picture_file, "-o", out, *prior, "--set", "speed=3"], "no setting 'speed'"),
         ([picture_file, "-o", out, *prior, "--set", "learning_rate=-1"], "learning_rate must be positive"),
         ([picture_file, "-o", out, "--method", "diip", "--prior", "nothing"], "is neither a file"),
-        ([picture_file, "-o", out, *prior, "--operator", "blur:sigma=2"], "does not use the form"),
+        ([picture_file, "-o", out, *prior, "--operator", "blur:sigma=2"], "does not change it; leave it out"),
+        ([picture_file, "-o", out, "--method", "nothing", "--operator", "blur:sigma=2"], "does not use the form"),
+        ([picture_file, "-o", out, "--method", "bird", "--operator", "mask:drop=0.5 | noise:sigma=0.1"], "give mask the seed"),
+        ([picture_file, "-o", out, "--method", "bird", "--operator", "blur:sigma=2,size=9"], "crop it or bring it to that size"),
         ([picture_file, "-o", out, *prior, "--device", "abacus"], "cannot be used here"),
+        ([picture_file, "-o", out, *prior, "--device", "meta"], "cannot be used here"),
         ([picture_file, "-o", out, "--preset", "paper"], "belong to a method"),
         ([picture_file, "-o", out], "too small to judge"),
         ([picture_file, "-o", out, "--method", "conditional_ddpm"], "No weights for conditional_ddpm come with pristina"),
-        ([picture_file, "-o", out, "--method", "indi", "--prior", prior_file], "'indi' is needed"),
+        ([picture_file, "-o", out, "--method", "indi", "--prior", prior_file], "'indi' is needed here, as in denoise, jpeg"),
         ([picture_file, "-o", out, "--method", "indi", "--operator", "blur:sigma=2"], "does not change it; leave it out"),
-        ([picture_file, "-o", out, *prior, "--samples", 0], "must be positive"),
-        ([picture_file, "-o", out, *prior, "--spread", tmp_path / "s.png"], "give 2 or more"),
+        ([picture_file, "-o", out, *prior, "--samples", 0], "must lie between 1 and"),
+        ([picture_file, "-o", out, *prior, "--samples", 1_000_000], "must lie between 1 and"),
+        ([picture_file, "-o", out, *prior, "--samples", 2.7], "2.7 is not a whole number"),
+        ([picture_file, "-o", out, *prior, "--seed", 2**70], "must fit into 64 bits"),
+        ([picture_file, "-o", out, *prior, "--threads", 99_999_999], "must lie between 0 and"),
+        ([picture_file, "-o", out, *prior, "--spread", tmp_path / "s.png"], "give --samples 2 or more"),
         ([picture_file, "-o", out, *prior, "--compare", out], "written to the same file"),
+        ([picture_file, "-o", picture_file, *prior], "would be overwritten"),
+        ([picture_file, "-o", out, *prior, "--record", picture_file], "would be overwritten"),
+        ([picture_file, "-o", out, *prior, "--record", prior_file], "would be overwritten"),
+        ([picture_file, "-o", out, *prior, "--record", picture_file / "r.json"], "is a file, not a folder"),
     ]:
         text = pristina("restore", *words, status=2)
-        assert sentence in " ".join(text.split()), text
-    assert not out.exists()
+        assert sentence in " ".join(text.replace("│", "").split()), text
+    assert not out.exists() and picture_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (None, "method, prior, recipe, settings, seed, samples, device, threads missing"),
+        ({"machine": None}, "missing or of a wrong type"),
+        ({"machine": {"device": "cpu", "threads": "two"}}, "threads missing or of a wrong type"),
+        ({"settings": ["iterations"]}, "settings missing or of a wrong type"),
+        ({"settings": {"iterations": [3]}}, "iterations must be a whole number; [3] is not"),
+        ({"settings": {"learning_rate": "fast"}}, "learning_rate must be a finite number"),
+        ({"seed": 1.5}, "seed missing"),
+        ({"samples": "3"}, "samples missing"),
+        ({"method": ["bird"], "prior": 3, "recipe": 7}, "method, prior, recipe missing"),
+    ],
+)
+def test_a_record_that_was_edited_is_refused(pristina, prior_file, picture_file, tmp_path, changes, sentence):
+    record = {"method": "diip", "prior": str(prior_file), "recipe": None, "settings": {}, "seed": 0, "samples": 1}
+    record |= {"machine": {"device": "cpu", "threads": 1}}
+    (tmp_path / "r.json").write_text(json.dumps(3 if changes is None else record | changes))
+    text = pristina("restore", picture_file, "-o", tmp_path / "out.png", "--like", tmp_path / "r.json", status=2)
+    assert sentence in text
+
+
+def test_a_record_is_followed_in_everything(pristina, picture_file, tmp_path):
+    words = ["restore", picture_file, "-o", tmp_path / "out.png", "--like", tmp_path / "r.json"]
+    assert "No such file or directory." in pristina(*words, status=2)
+    (tmp_path / "r.json").write_text("junk")
+    assert "it is no JSON" in pristina(*words, status=2)
+    assert "leave out --set, --seed, or edit" in pristina(*words, "--seed", 0, "--set", "iterations=3", status=2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_survive_their_record(name):
+    settings = METHODS[name].settings()
+    assert make_settings(METHODS[name], None, json.loads(json.dumps(asdict(settings)))) == settings
+    assert make_settings(METHODS[name], None, {k: str(v) for k, v in asdict(settings).items()}) == settings
+
+
+def test_the_choice_of_auto_is_replayed(pristina, tmp_path):
+    damaged, record, out, again = (tmp_path / name for name in ("in.jpg", "r.json", "out.png", "again.png"))
+    Image.fromarray(data.astronaut()[:64, :64]).save(damaged, quality=10)
+    assert "was chosen" in pristina("restore", damaged, "-o", out, "--record", record)
+    pristina("restore", damaged, "-o", again, "--like", record)
+    assert again.read_bytes() == out.read_bytes() and json.loads(record.read_text())["settings"]["grid"] == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"settings": {"learning_rate": float("nan")}}, "finite"),
+        ({"settings": DIIP(learning_rate=float("inf"))}, "finite"),
+        ({"settings": {"sphere": 1}}, "sphere must be true or false"),
+        ({"settings": {"iterations": True}}, "iterations must be a whole number"),
+        ({"settings": DIIP(), "preset": "paper"}, "without a preset"),
+        ({"settings": DIIP(), "method": "bird"}, "takes settings by name, or a BIRD"),
+        ({"method": "indi", "settings": {"grid": 3}}, "grid must be uniform or geometric or a row of numbers"),
+    ],
+)
+def test_wrong_settings_are_refused_in_python_too(options, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        restore(Y, **{"method": "diip", "prior": PRIOR, **options})
+
+
+def test_a_prior_among_the_settings_is_named_in_the_record():
+    settings = BlindDPS(steps=2, kernel_prior=GaussianPrior(0.0, 0.1, channels=1), kernel_px=3)
+    done = restore(Y, method="blind_dps", prior=PRIOR, operator="blur:sigma=1,size=3", settings=settings)
+    assert json.loads(json.dumps(done.record()))["settings"]["kernel_prior"] == settings.kernel_prior.domain
+
+
+def test_a_picture_without_colour_gets_some(pristina, prior_file, tmp_path):
+    grey, out = tmp_path / "grey.png", tmp_path / "out.png"
+    Image.fromarray(data.camera()[:16, :16]).save(grey)
+    words = ["--method", "bird", "--prior", prior_file, "--set", "iterations=1", "--set", "sampler_steps=2"]
+    pristina("restore", grey, "-o", out, *words, "--operator", "grey | noise:sigma=0.02")
+    assert pixels(out).shape == (16, 16, 3) and pixels(out).std(-1).max() > 0
+    pristina("restore", grey, "-o", out, *words)
+    assert pixels(out).shape == (16, 16)
+    with pytest.raises(InputError, match="1 channel"):
+        restore(Y, method="bird", prior=PRIOR, operator="grey")
+
+
+@pytest.mark.parametrize("method", ["diip", "mmse"])
+def test_an_operator_says_the_size_to_methods_that_do_not_use_it(method):
+    settings = {"iterations": 1} if method == "diip" else {}
+    assert restore(Y, method=method, prior=PRIOR, operator="area:factor=2", settings=settings).picture.size == (32, 32)
+
+
+def test_a_prior_of_one_channel_gives_three():
+    picture = restore(Y, method="mmse", prior=GaussianPrior(variance=0.2, channels=1)).picture
+    assert picture.pixels.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("method", ["diffpir", "ddrm", "gibbs_ddrm"])
+def test_the_noise_of_the_operator_is_told(method):
+    run = {"method": method, "prior": PRIOR, "settings": {"steps": 2}}
+    faint, strong = (restore(Y, operator=f"blur:sigma=1,size=3 | noise:sigma={s}", **run).picture.pixels for s in (0.01, 0.2))
+    assert not torch.equal(faint, strong)
+    for recipe in ("blur:size=3,sigma=1", "noise:sigma=0.1 | blur:size=3,sigma=1", "blur:size=3,sigma=1 | speckle | noise:sigma=0.1"):
+        with pytest.raises(InputError, match="end the operator with it"):
+            restore(Y, operator=recipe, **run)
+    restore(
+        Y, operator="blur:size=3,sigma=1", method="gibbs_ddrm", prior=PRIOR, settings={"steps": 2, "sigma": "estimated", "kernel_px": 3}
+    )
+
+
+def test_samples_say_how_sure_the_operator_is_and_that_nothing_is_drawn():
+    run = {"operator": "blur:sigma=1,size=3", "method": "bird", "settings": {"iterations": 2, "sampler_steps": 2}}
+    done = restore(Y, prior=PRIOR, samples=2, **run)
+    assert done.record()["operator_std"]["sigma"] > 0 and not done.notes
+    same = restore(Y, prior=PRIOR, samples=2, method="mmse")
+    assert not same.std.any() and "Nothing is drawn" in same.notes[-1]
+
+
+def test_a_run_out_of_bounds_writes_nothing():
+    class Broken(GaussianPrior):
+        def predict_x0(self, x_t, t, alpha_bar):
+            return super().predict_x0(x_t, t, alpha_bar) * float("nan")
+
+    with pytest.raises(PristinaError, match="out of bounds"):
+        restore(Y, method="mmse", prior=Broken(variance=0.2))
 
 
 def test_several_samples_write_their_spread(pristina, prior_file, picture_file, tmp_path):
@@ -126,3 +274,7 @@ def test_interrupting_keeps_the_best_result_so_far(prior_file, picture_file, tmp
     assert process.returncode == 0, rest
     assert "cancelled at iteration" in rest and out.exists()
     assert "cancelled" in json.loads(record.read_text())["result"]["stopped"][0]
+
+
+def test_a_numbered_processor_is_the_processor():
+    assert restore(Y, method="mmse", prior=PRIOR, device="cpu:7").inputs["machine"]["device"] == "cpu"

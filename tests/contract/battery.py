@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pristina.errors import Cancelled
 from pristina.methods.base import Result
@@ -19,6 +20,7 @@ def check_method(
     *,
     calls: int,
     backward: int = 0,
+    random: bool = True,
     tolerance: float = 1e-5,
 ) -> Result:
     """Run the battery on a batch of two or more pictures.
@@ -26,6 +28,7 @@ def check_method(
     Args:
         calls: Network calls that each picture must cost with these settings.
         backward: How many of them are differentiated through.
+        random: Whether another seed gives another picture.
         tolerance: Between a picture restored alone and in a batch.
     """
     n = len(observation.y)
@@ -35,7 +38,13 @@ def check_method(
     parameters = [] if observation.operator is None else [p.detach().clone() for p in observation.operator.parameters()]
 
     events: list[StepEvent] = []
-    result = function(observation, prior, settings, generator=generators(3, n), on_step=events.append)
+    values: list[tuple[Tensor, ...]] = []
+
+    def note(event: StepEvent) -> None:
+        events.append(event)
+        values.append(tuple(v.clone() for v in (event.picture, event.loss, *event.figures.values())))
+
+    result = function(observation, prior, settings, generator=generators(3, n), on_step=note)
 
     height, width = observation.size
     assert result.picture.shape == (n, observation.initial().shape[1], height, width)
@@ -50,10 +59,14 @@ def check_method(
     # progress
     assert events and [e.step for e in events] == list(range(1, len(events) + 1))
     assert all(e.step <= e.n_steps and e.picture.shape == result.picture.shape and e.loss.shape == (n,) for e in events)
+    for event, then in zip(events, values, strict=True):  # what was reported stays as it was
+        assert all(torch.equal(a, b) for a, b in zip((event.picture, event.loss, *event.figures.values()), then, strict=True))
 
     # the same seed gives the same picture; another gives its own, if anything is drawn
     again = function(observation, prior, settings, generator=generators(3, n))
     assert torch.equal(again.picture, result.picture)
+    other = function(observation, prior, settings, generator=generators(103, n))
+    assert torch.equal(other.picture, result.picture) != random
 
     # neighbours do not matter
     operator = observation.operator

@@ -1,7 +1,9 @@
 """What every operator must do, whatever it is: one battery over the whole table, then the errors."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,13 +13,16 @@ from pristina.cli.degrade import degrade as degrade_command
 from pristina.errors import InputError, MissingExtra, OperatorError, PictureError, SettingError
 from pristina.image.picture import Picture
 from pristina.operators.base import Compose, Observation, Operator
-from pristina.operators.blur import Blur, FreeKernel, KernelBlur, VaryingBlur
+from pristina.operators.blur import Blur, FreeKernel, GaussianBlur, KernelBlur, VaryingBlur
 from pristina.operators.convolve import convolve
 from pristina.operators.index import OPERATORS, parse_recipe
 from pristina.operators.kernels import load_kernels, motion_kernel
 from pristina.operators.mask import Mask
 from pristina.operators.noise import Noise
+from pristina.operators.spectral import spectrum
 from pristina.operators.tone import Haze
+from pristina.operators.warp import Elastic
+from pristina.operators.weather import Rain, WaterDrops
 from pristina.types import Draw, generators
 
 torch.set_num_threads(1)  # tiny pictures: threads only wait for each other
@@ -92,6 +97,7 @@ def test_sizes_words_and_numbers(recipe: str) -> None:
         assert len(words) > 3 and words == words.strip() and not words.endswith(".")
         assert json.loads(json.dumps(which.estimates())) == which.estimates()
     if isinstance(operator, Blur):
+        assert operator.estimates()["size"] == operator.size and operator.estimates()["boundary"] == operator.boundary
         assert operator.kernel().shape == (1, 1, operator.size, operator.size)
         assert abs(float(operator.kernel().detach().sum()) - 1) < 1e-5
 
@@ -160,6 +166,14 @@ def test_degrading_depends_on_the_seed_and_on_nothing_else(recipe: str) -> None:
         assert (make(recipe).degrade(x, Draw(generators(9, 3), 3)) - first).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("recipe", ["rain", "drops"])
+def test_what_was_drawn_without_gradients_serves_with_them(recipe: str) -> None:
+    operator = parse_recipe(recipe, seed=123)
+    with torch.inference_mode():
+        operator(pictures())
+    operator(pictures().requires_grad_()).sum().backward()
+
+
 @pytest.mark.parametrize("recipe", ["noise:sigma=0.1,learnable=yes", "poisson:peak=30,learnable=yes", "speckle:learnable=yes"])
 def test_the_strength_of_noise_can_be_learned(recipe: str) -> None:
     operator = move(make(recipe).for_batch(2))
@@ -188,7 +202,26 @@ def test_the_form_of_a_recipe_does_not_know_what_was_drawn() -> None:
     assert torch.allclose(parse_recipe("elastic:amplitude_px=3,scale_px=4", unknown=True)(x), x, atol=1e-5)
     varying = parse_recipe("varying:size=5", unknown=True)
     assert isinstance(varying, VaryingBlur) and torch.allclose(varying.kernels()[:, 0], varying.kernels()[:, 3])
-    assert not any(p.requires_grad for p in parse_recipe("blur:sigma=2,learnable=no").parameters())
+
+
+@pytest.mark.parametrize("recipe", ["blur:sigma=2,learnable=no", "elastic:learnable=no", "turbulence:learnable=no"])
+def test_what_a_form_calls_known_is_not_learned(recipe: str) -> None:
+    assert not any(p.requires_grad for p in parse_recipe(recipe, unknown=True).parameters())
+
+
+@pytest.mark.parametrize("word", [word for word, entry in OPERATORS.items() if entry.example])
+def test_the_examples_of_arguments_that_must_be_given_can_be_read(word: str) -> None:
+    with pytest.raises(OperatorError, match=f"{word} needs .* for example {word}:{OPERATORS[word].example}"):
+        parse_recipe(word)
+    parse_recipe(f"{word}:{OPERATORS[word].example}").describe()
+
+
+def test_a_word_that_comes_again_draws_something_else() -> None:
+    first, second = parse_recipe("motion:size=15 | motion:size=15", 3).parts
+    assert torch.equal(first.kernel(), parse_recipe("motion:size=15", 3).kernel())
+    assert (first.kernel() - second.kernel()).abs().max() > 0.01
+    same = parse_recipe("motion:size=15,seed=3 | motion:size=15,seed=3").parts
+    assert torch.equal(same[0].kernel(), same[1].kernel())
 
 
 BAD_RECIPES = [
@@ -205,9 +238,16 @@ BAD_RECIPES = [
     ("blur:sigma=nan", "finite"),
     ("blur:sigma=2,size=20", "odd"),
     ("blur:sigma=2,size=0", "odd"),
+    ("blur:sigma=2,size=-3", "at least 1, .* not -3; take 1"),
+    ("blur:sigma=2,size=100001", "at most 10000 for size"),
+    ("blur:sigma=25", "cut off in a kernel of 41 px; take size=151"),
+    ("anisotropic:sigma_x=2,sigma_y=25", "cut off"),
+    ("turbulence:sigma=25", "cut off"),
+    ("turbulence:tilt_px=-1", "tilt_px must"),
     ("blur:sigma=2,boundary=mirror", "boundary must be one of"),
     ("blur:sigma=2,learnable=perhaps", "learnable=yes or learnable=no"),
     ("defocus:radius=9,size=7", "does not fit"),
+    ("defocus:radius=0.4", "take a radius above 0.5"),
     ("motion:size=7.5", "a whole number for size"),
     ("motion:size=8", "odd"),
     ("motion:intensity=2", "between 0 and 1"),
@@ -221,19 +261,21 @@ BAD_RECIPES = [
     ("poisson:peak=0", "peak must be positive"),
     ("jpeg:quality=0", "between 1 and 100"),
     ("jpeg:quality=20,rounding=none", "straight or soft"),
-    ("mask", "exactly one of"),
+    ("mask", "exactly one of: box .*, file"),
     ("mask:box=4,drop=0.2", "exactly one of"),
     ("mask:box=0", "at least 1 px"),
     ("mask:drop=1.5", "between 0 and 1"),
     ("grey:how=max", "mean or luma"),
     ("exposure:gain=0", "positive"),
-    ("haze:transmission=1.2", "between 0 and 1"),
+    ("haze:transmission=1.2", "between 0 and 1, without the ends, not 1.20"),
     ("elastic:amplitude_px=-1", "not be negative"),
     ("elastic:scale_px=0.5", "at least 1"),
     ("rain:density=0", "between 0 and 1"),
     ("drops:radius_px=0", "positive"),
     ("radon:n_angles=0,size=8", "at least 1"),
     ("learned:depth=1", "depth at least 2"),
+    ("learned:channels=-1", "channels must be at least 1"),
+    *((recipe, "a finite number for") for recipe in ("elastic:scale_px=nan", "kernel:sigma=nan", "rain:angle=inf", "drops:blur_px=inf")),
 ]
 
 
@@ -245,6 +287,39 @@ def test_bad_recipes_give_one_sentence(recipe: str, words: str) -> None:
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("recipe", ["motion:intensity=7", "elastic:amplitude_px=-5", "varying:intensity=9", "turbulence:tilt_px=-1"])
+def test_the_unknown_form_checks_the_numbers_it_does_without(recipe: str) -> None:
+    with pytest.raises(SettingError):
+        parse_recipe(recipe, unknown=True)
+
+
+@pytest.mark.parametrize("word", ["noise:sigma=0.1", "poisson:peak=30", "speckle"])
+def test_a_form_does_not_promise_to_estimate_the_strength_of_noise(word: str) -> None:
+    assert not any(p.requires_grad for p in parse_recipe(word, unknown=True).parameters())
+    with pytest.raises(OperatorError, match="leave learnable=yes out"):
+        parse_recipe(word + (",learnable=yes" if ":" in word else ":learnable=yes"), unknown=True)
+
+
+NOT_FINITE = [
+    lambda v: Elastic(amplitude_px=v),
+    lambda v: Elastic(scale_px=v),
+    lambda v: Rain(angle=v),
+    lambda v: WaterDrops(radius_px=v),
+    lambda v: WaterDrops(refraction=v),
+    lambda v: WaterDrops(blur_px=v),
+    lambda v: FreeKernel(7, sigma=v),
+    lambda v: VaryingBlur.free(7, sigma=v),
+    lambda v: GaussianBlur(v),
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("build", NOT_FINITE)
+def test_numbers_must_be_finite(build, value: float) -> None:
+    with pytest.raises(SettingError, match=f"must be a finite number, not {value}"):
+        build(value)
+
+
 def test_places_cannot_be_the_form_of_unknown_damage() -> None:
     with pytest.raises(OperatorError, match="leave rain out"):
         parse_recipe("rain", unknown=True)
@@ -254,6 +329,7 @@ BAD_FITS = [
     ("blur:sigma=2,size=41", (1, 3, 12, 12), "41 x 41 px kernel is too large for a 12 x 12 px picture"),
     ("antialias:factor=2,size=61", (1, 3, 6, 6), "too large"),
     ("mask:box=12", (1, 3, 12, 12), "smaller box"),
+    ("mask:drop=0.99999", (1, 3, 12, 12), "leaves no pixel"),
     ("elastic:extent_px=10", (1, 3, 12, 12), "extent_px=12"),
     ("radon:n_angles=4,size=12", (1, 3, 12, 5), "4 angles across"),
     ("grey", (1, 3, 12, 12), "1 channel"),
@@ -266,6 +342,16 @@ def test_an_observation_that_does_not_fit_is_refused(recipe: str, shape: tuple[i
         Observation(torch.rand(shape), parse_recipe(recipe))
 
 
+def test_an_observation_is_float32() -> None:
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        assert Observation(torch.rand(1, 3, 8, 8).to(dtype)).y.dtype == torch.float32
+    y = torch.rand(1, 3, 8, 8)
+    assert Observation(y).y is y
+    for sigma in (-1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="known_sigma must be"):
+            Observation(y, known_sigma=sigma)
+
+
 def test_other_misfits() -> None:
     x = pictures(2)
     cases = [
@@ -274,6 +360,9 @@ def test_other_misfits() -> None:
         (lambda: make("grey")(x[:, :1]), "3 channels"),
         (lambda: make("haze")(x[:, :1]), "3 channels"),
         (lambda: make("learned")(x[:, :1]), "3 channels"),
+        (lambda: make("learned")(x[..., :1, :1]), "2 px at least"),
+        (lambda: make("blur:sigma=1,size=5").for_batch(2).for_batch(3), "for 2 pictures, not for 3"),
+        (lambda: spectrum(KernelBlur(torch.ones(1, 1, 3, 3) / 8), 12, 12), "divide the kernel by its sum"),
         (lambda: Mask(torch.ones(1, 1, 8, 8))(x), "mask of the picture's size"),
         (lambda: Mask(torch.ones(3, 1, 12, 12)).check(x), "3 masks for 2 pictures"),
         (lambda: Mask(torch.full((1, 1, 8, 8), 0.5)), "nothing between"),
@@ -299,8 +388,10 @@ def test_a_mask_comes_from_a_file(tmp_path) -> None:
     levels = Image.new("L", (12, 12), 255)
     levels.paste(0, (2, 3, 6, 9))
     levels.save(tmp_path / "hole.png")
-    y = parse_recipe(f"mask:file={tmp_path / 'hole.png'}")(torch.ones(1, 3, 12, 12))
-    assert int((y == 0).sum()) == 3 * 24 and (y[..., 3:9, 2:6] == 0).all()
+    Image.fromarray(np.where(np.asarray(levels), 50_000, 20_000).astype(np.uint16)).save(tmp_path / "deep.png")
+    for name in ("hole.png", "deep.png"):
+        y = parse_recipe(f"mask:file={tmp_path / name}")(torch.ones(1, 3, 12, 12))
+        assert int((y == 0).sum()) == 3 * 24 and (y[..., 3:9, 2:6] == 0).all()
     with pytest.raises(PictureError, match="cannot be read"):
         parse_recipe(f"mask:file={tmp_path / 'none.png'}")
 
@@ -318,6 +409,10 @@ def test_kernels_come_from_a_file(tmp_path, monkeypatch) -> None:
         load_kernels(tmp_path / "empty.mat")
     with pytest.raises(InputError, match="cannot be read"):
         load_kernels(tmp_path / "none.mat")
+    for damaged in (b"", b"no MATLAB file at all " * 20):
+        (tmp_path / "bad.mat").write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            load_kernels(tmp_path / "bad.mat")
     (tmp_path / "new.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(200))
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(MissingExtra, match="h5py"):
@@ -334,6 +429,6 @@ def test_the_command_writes_the_picture_and_the_truth(tmp_path, capsys) -> None:
     kernel = torch.tensor(truth["parameters"]["0.motion"]["kernel"])
     assert torch.allclose(kernel, parse_recipe("motion:size=9", 3).kernel()[0, 0], atol=1e-4)
     assert Picture.open(tmp_path / "a.png").grey and "true parameters" in capsys.readouterr().out
-    with pytest.raises(SettingError, match="twice"):
+    with pytest.raises(InputError, match="same file"):
         degrade_command(tmp_path / "in.png", output=tmp_path / "c.png", operator="grey", record=tmp_path / "c.png")
     assert not (tmp_path / "c.png").exists()

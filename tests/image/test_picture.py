@@ -1,12 +1,15 @@
 """Reading and writing pictures: what comes in comes out, and what cannot be read is named."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
 
 from pristina.errors import PictureError
-from pristina.image.picture import Picture, atomic
+from pristina.image.picture import Picture, atomic, check_outputs, write
 
 
 def read(path):
@@ -142,6 +145,72 @@ def test_writing_is_whole_or_not_at_all(tmp_path, colours):
     with pytest.raises(RuntimeError, match="power cut"):
         interrupted()
     assert path.read_bytes() == kept and [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+def test_several_files_are_written_or_none(tmp_path):
+    first, second, folder = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"
+    folder.mkdir()
+    write({first: b"1", second: b"2"})
+    for place in (folder, first / "c.txt", tmp_path / ("c" * 300)):
+        with pytest.raises(PictureError, match="cannot be written"):
+            write({tmp_path / "new.txt": b"3", place: b"4"})
+    assert first.read_bytes() == b"1" and {p.name for p in tmp_path.iterdir()} == {"a.txt", "b.txt", "c.txt"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp"])
+def test_a_full_disk_leaves_no_half_picture(tmp_path, suffix):
+    import resource
+
+    picture = Picture.from_pixels(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(PictureError, match="cannot be written"):
+            picture.save(tmp_path / f"a.{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "width"), [("a.jpg", 70000), ("a.webp", 17000)])
+def test_what_a_format_cannot_hold_is_named(tmp_path, name, width):
+    with pytest.raises(PictureError, match=f"cannot hold this picture of {width} x 1 px"):
+        Picture.from_pixels(torch.zeros(3, 1, width)).save(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (["in.png"], "is to be read"),
+        (["folder/../in.png"], "is to be read"),
+        (["link.png"], "is to be read"),
+        (["out.png", "folder/../out.png"], "same file"),
+        (["folder"], "is a folder"),
+        (["in.png/out.png"], "is a file, not a folder"),
+        (["a" * 300 + ".png"], "cannot be written"),
+        (["out.txt"], "should end in"),
+    ],
+)
+def test_outputs_are_checked_before_any_work(tmp_path, outputs, words):
+    (tmp_path / "in.png").write_bytes(b"")
+    (tmp_path / "link.png").symlink_to(tmp_path / "in.png")
+    (tmp_path / "folder").mkdir()
+    paths = [tmp_path / name for name in outputs]
+    with pytest.raises(PictureError, match=words):
+        check_outputs(paths, inputs=[None, tmp_path / "in.png"])
+    if outputs != ["out.txt"]:
+        with pytest.raises(PictureError, match=words):
+            check_outputs([None], paths, inputs=[tmp_path / "in.png"])
+    check_outputs([tmp_path / "new" / "out.png"], [tmp_path / "out.txt"], inputs=[tmp_path / "in.png"])
+    assert {p.name for p in tmp_path.iterdir()} == {"in.png", "link.png", "folder"}
+
+
+def test_alpha_goes_along_at_another_size():
+    picture = Picture(torch.zeros(3, 4, 6), alpha=torch.full((1, 4, 6), 0.5))
+    assert torch.equal(picture.with_pixels(torch.zeros(3, 4, 6)).alpha, picture.alpha)
+    torch.testing.assert_close(picture.with_pixels(torch.zeros(3, 2, 3)).alpha, torch.full((1, 2, 3), 0.5))
 
 
 def test_what_cannot_be_written_is_named(tmp_path):

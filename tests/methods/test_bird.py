@@ -1,17 +1,21 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from pristina.errors import OperatorError, SettingError, SizeError
-from pristina.methods.bird import AS_RELEASED, BIRD, bird, centre_kernel, cooling, joint_adam
-from pristina.methods.index import method
+from pristina.errors import InputError, OperatorError, SettingError, SizeError
+from pristina.methods.bird import AS_RELEASED, AS_RELEASED_INPAINTING, BIRD, bird, centre_kernel, cooling, joint_adam, objective
+from pristina.methods.diip import DIIP, diip
+from pristina.methods.gdp import GDP, gdp
+from pristina.methods.index import METHODS, method
 from pristina.methods.uncertainty import error_rank_correlation, sampled
 from pristina.operators.base import Compose, Observation
 from pristina.operators.blur import FreeKernel, GaussianBlur, KernelBlur, VaryingBlur, tilt_to_centre
 from pristina.operators.jpeg import JPEG
 from pristina.operators.mask import Mask
 from pristina.operators.resample import Downsample
+from pristina.operators.tone import Haze
 from pristina.priors.base import SizeRule
 from pristina.priors.gaussian import GaussianPrior
 from pristina.types import generators
@@ -46,7 +50,7 @@ def test_battery_of_settings(settings):
 
 def test_battery_full_gradient():
     settings = BIRD(iterations=2, sampler_steps=3, gradient="checkpointed")
-    check_method(bird, Observation(noise(2, 3, 8, 8)), PRIOR, settings, calls=3 * 3 + 2 * 3, backward=3 * 3)
+    check_method(bird, Observation(noise(2, 3, 8, 8)), PRIOR, settings, calls=3 * 3 + 2 * 3, backward=2 * 3)
 
 
 def test_noise_stays_on_the_sphere():
@@ -64,6 +68,25 @@ def test_as_released_returns_the_picture_of_the_last_tenth_iteration():
     assert saved.cost.network_calls == 15 * 10
     assert len(saved.trace["loss"]) == 15
     assert method("bird").preset("as_released") is AS_RELEASED
+
+
+def test_as_released_explains_nothing_in_a_hole():
+    mask = Mask(box=4)
+    y = mask(noise(2, 3, 8, 8))
+    result = bird(Observation(y, mask), PRIOR, replace(AS_RELEASED_INPAINTING, iterations=11))
+    left = (mask(result.picture) - y).square().mean((1, 2, 3))
+    assert result.extras["sigma"].tolist() == pytest.approx(left.sqrt().tolist(), rel=1e-5)
+    assert result.trace["loss"][-1].tolist() == pytest.approx(left.tolist(), rel=1e-5)
+
+
+def test_the_marginalised_residual_is_the_negative_log_posterior():
+    r, z = noise(2, 3, 4, 4), noise(2, 3, 8, 8, seed=1)
+    expected = 0.5 * z.square().sum((1, 2, 3)) + 24 * r.square().sum((1, 2, 3)).log()  # half of 48 numbers
+    assert torch.allclose(objective(r, z, "marginalised"), expected)
+    assert torch.allclose(objective(r, z, "squared"), r.square().mean((1, 2, 3)))
+    y = Observation(noise(1, 3, 8, 8))
+    a, b = (bird(y, PRIOR, BIRD(iterations=10, sphere=False, residual=name)).extras["z"] for name in ("marginalised", "squared"))
+    assert (a - b).abs().max() > 1e-3
 
 
 def test_average_is_the_mean_of_the_last_estimates():
@@ -155,11 +178,34 @@ def test_samples_differ_and_are_summed_up():
         sampled(bird, observation, PRIOR, BIRD(), samples=1)
 
 
+def test_what_is_known_of_each_picture_is_known_of_its_samples():
+    mask = (noise(2, 1, 8, 8, seed=1) > 0.5).float()
+    kernel = noise(2, 1, 3, 3, seed=2)
+    operator = Compose([KernelBlur(kernel / kernel.sum((2, 3), keepdim=True)), Haze(learnable=False), Mask(mask)])
+    observation = Observation(noise(2, 3, 8, 8), operator)
+    result = sampled(bird, observation, PRIOR, BIRD(iterations=3), samples=3, generator=generators(7, 2))
+    alone = bird(observation, PRIOR, BIRD(iterations=3), generator=generators(7, 2))
+    assert torch.allclose(result.extras["samples"][:, 0], alone.picture, atol=1e-5)
+    assert operator.parts[0].kernel().shape == (2, 1, 3, 3)
+
+
+@pytest.mark.parametrize("known", [Haze(0.5, (0.7, 0.8, 0.9), learnable=False), KernelBlur(torch.full((1, 1, 3, 3), 1 / 9))])
+def test_what_is_known_has_no_spread(known):
+    operator = Compose([GaussianBlur(1.0, size=5), known])  # three numbers, or three rows of a kernel, beside three samples
+    extras = sampled(bird, Observation(noise(1, 3, 8, 8), operator), PRIOR, BIRD(iterations=2), samples=3).extras
+    assert [name for name in extras if name.startswith("std_")] == ["std_0.blur.sigma"]
+
+
 def test_rank_correlation():
     a = noise(1, 1, 8, 8)
     assert error_rank_correlation(a, a**3) == pytest.approx(1)
     assert error_rank_correlation(a, -a) == pytest.approx(-1)
     assert abs(float(error_rank_correlation(a, noise(1, 1, 8, 8, seed=1)))) < 0.4
+    ties = (4 * noise(2, 1, 8, 8, seed=2) - 2).clamp(min=0).round()
+    error = ties + 2 * noise(2, 1, 8, 8, seed=3)
+    expected = [spearmanr(s.flatten(), e.flatten()).statistic for s, e in zip(ties, error, strict=True)]
+    assert error_rank_correlation(ties, error).tolist() == pytest.approx(expected)
+    assert error_rank_correlation(torch.zeros_like(a), a).isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -178,6 +224,33 @@ def test_rank_correlation():
 def test_settings_out_of_range(settings, says):
     with pytest.raises(SettingError, match=says):
         BIRD(**settings)
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"), [(e, f.name) for e in METHODS.values() for f in fields(e.settings) if f.type.startswith("float")]
+)
+def test_no_setting_may_be_nan(entry, name):
+    with pytest.raises(SettingError):
+        entry.settings(**{name: float("nan")})
+
+
+@pytest.mark.parametrize("operator", [None, GaussianBlur(1.0, size=5)])
+@pytest.mark.parametrize(("run", "settings"), [(bird, BIRD(iterations=1)), (diip, DIIP(iterations=1)), (gdp, GDP(steps=1))])
+def test_grey_is_no_observation_of_colour(run, settings, operator):
+    grey = noise(1, 1, 12, 12)
+    prior = GaussianPrior(0.0, 0.1)
+    with pytest.raises(InputError, match="3 channels"):
+        run(Observation(grey, operator), prior, settings)
+    prior.size_rule = SizeRule(native=8, minimum=8, fixed=True)
+    with pytest.raises(InputError, match="3 channels" if run is gdp else "8"):  # in windows
+        run(Observation(grey, operator), prior, settings)
+    assert run(Observation(grey, operator), GaussianPrior(0.0, 0.1, channels=1), settings).picture.shape == grey.shape
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**64 - 1, -(2**63) - 1])
+def test_a_seed_too_long_is_refused(seed):
+    with pytest.raises(SettingError, match="64 bits"):
+        generators(seed, 2)
 
 
 def test_what_does_not_fit_is_refused():

@@ -13,6 +13,7 @@ from pristina.errors import InputError, MissingExtra, SizeError
 from pristina.metrics import perceptual
 from pristina.metrics.fidelity import gmsd, haarpsi, psnr, psnr_after_shift, ssim
 from pristina.metrics.kernels import kernel_correlation, kernel_error
+from pristina.metrics.measure import measure
 from pristina.metrics.noreference import blockiness, noise, sharpness
 
 
@@ -124,8 +125,10 @@ def test_gmsd_is_the_plain_definition(pair):
 def test_pictures_are_judged_one_by_one(pair, metric):
     alone = metric(pair[0][1:], pair[1][1:])
     assert metric(*pair)[1:].tolist() == pytest.approx(alone.tolist(), abs=1e-6)
-    with pytest.raises(InputError, match="does not go with"):
+    with pytest.raises(InputError, match="50 x 47 px does not go with 49 x 47 px"):
         metric(pair[0], pair[1][..., :-1])
+    with pytest.raises(InputError, match="of as many pictures"):
+        metric(pair[0], pair[1][:1])
 
 
 def test_psnr_after_shift_forgives_a_shift_and_nothing_else(pair):
@@ -136,7 +139,7 @@ def test_psnr_after_shift_forgives_a_shift_and_nothing_else(pair):
     assert psnr_after_shift(noisy, truth).item() == pytest.approx(inner, abs=1e-4)
     assert psnr_after_shift(shifted, truth).item() == pytest.approx(inner, abs=0.3)
     assert psnr_after_shift(shifted, truth, max_shift=1).item() < inner - 2
-    with pytest.raises(SizeError):
+    with pytest.raises(SizeError, match="more than 48 px a side, not 50 x 47"):
         psnr_after_shift(noisy, truth, max_shift=24)
 
 
@@ -174,8 +177,9 @@ def test_no_reference_metrics_see_what_they_are_named_after(pair):
     assert blockiness(blocky[..., 4:, 4:]) < 1  # off the grid
     assert noise(noisy).item() == pytest.approx(0.1, rel=0.1)
     assert sharpness(blurred) < sharpness(truth) / 4
-    with pytest.raises(SizeError):
-        blockiness(truth[..., :8])
+    for height, width in ((1, 1), (256, 8)):
+        with pytest.raises(SizeError, match=f"more than 8 px a side, not {width} x {height}"):
+            measure(truth[..., :height, :width])
 
 
 def test_lpips_and_fid_name_what_is_missing(monkeypatch, tmp_path):

@@ -129,7 +129,7 @@ def digits(metric: str) -> int:
 
 def table_titles(suite: Suite) -> dict[str, str]:
     """The metrics of a suite and what tables call them; network calls come last."""
-    return {**{m: TITLES.get(m, m) for m in suite.metrics}, CALLS: "Network calls for a picture"}
+    return {**{m: TITLES[m] for m in suite.metrics}, CALLS: "Network calls for a picture"}
 
 
 def write_markdown(findings: Findings, path: Path, facts: Sequence[tuple[str, str]]) -> None:

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from pristina.bench.tasks import Degraded, Row, Suite, Task, degrade, fingerprint, load_pictures, method_seeds, picture_size, scaled
 from pristina.bench.watch import Part, Watch, peak, reset_peak, rounded, traces
-from pristina.errors import CheckpointError, MissingExtra, PristinaError
+from pristina.errors import CheckpointError, InputError, MissingExtra, PristinaError
 from pristina.image.picture import Picture, atomic
 from pristina.methods.base import Result
-from pristina.methods.index import Entry, method
+from pristina.methods.index import Entry, make_settings, method
 from pristina.metrics.kernels import kernel_correlation, kernel_error
 from pristina.metrics.measure import measure
 from pristina.metrics.perceptual import lpips
@@ -44,7 +44,6 @@ from pristina.priors.base import Prior
 from pristina.priors.checkpoints.safe_load import sha256_of
 from pristina.priors.load import load_prior, load_weights, shipped
 from pristina.priors.network import BATCHES, compile_network
-from pristina.restoration import make_settings
 from pristina.types import StepEvent
 
 SHOWN = 4  # pictures kept in a cell of the first seed, for the report to show
@@ -110,11 +109,15 @@ class Bench:
 
         Raises:
             SettingError: A method or a setting of it is unknown.
+            InputError: A task's damage cannot be done to these pictures.
         """
         found = []
         for seed in self.suite.seeds:
             for task in self.suite.tasks:
-                y = fingerprint(degrade(task, self.truth, seed).y)
+                try:
+                    y = fingerprint(degrade(task, self.truth, seed).y)
+                except InputError as error:
+                    raise InputError(f"{self.suite.name} cannot do {task.name} ({task.recipe}): {error}") from error
                 for row in self.suite.rows:
                     if row.tasks and task.name not in row.tasks:
                         continue

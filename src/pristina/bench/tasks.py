@@ -6,9 +6,10 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from pristina.errors import InputError, MissingExtra, SettingError, SizeError
 from pristina.image.picture import Picture
+from pristina.methods.index import make_settings, method
 from pristina.operators.base import Operator
 from pristina.operators.index import parse_recipe
 from pristina.priors.base import Prior
@@ -25,7 +27,20 @@ from pristina.types import Draw
 SUITES = Path(__file__).parent / "suites"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Crop = Literal["whole", "centre"]
-Told = Literal["nothing", "form", "truth"]
+Told = Literal["", "nothing", "form", "truth"]
+Metric = Literal[
+    "psnr",
+    "ssim",
+    "haarpsi",
+    "gmsd",
+    "lpips",
+    "psnr_after_shift",
+    "kernel_correlation",
+    "kernel_error",
+    "sharpness",
+    "noise",
+    "blockiness",
+]
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ class Row:
     label: str = ""
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    told: Told | Literal[""] = ""
+    told: Told = ""
     form: str | None = None
     told_sigma: bool | None = None
     oracle_stop: bool = False
@@ -128,7 +143,7 @@ class Published:
     """
 
     source: str
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     values: Mapping[str, Mapping[str, tuple[float, ...]]]
 
     def of(self, row: str, task: str, metric: str) -> float | None:
@@ -142,14 +157,14 @@ class Suite:
     """Pictures x degradations x methods x seeds.
 
     Attributes:
-        name: The file's name.
+        name: The file's name, unless the file gives another.
         title: One line.
         about: What the tables show and what to read into them.
         pictures: The clean pictures.
         prior: A shipped name or a weight file.
         seeds: One cell is run for each.
         tasks: The columns.
-        rows: The rows; the input and ``mmse`` are always among them.
+        rows: The rows, ``methods`` in the file; the input and ``mmse`` are always among them.
         metrics: What tables show, of the metrics in each cell.
         batch: Pictures that run together.
         published: Numbers from papers.
@@ -158,12 +173,12 @@ class Suite:
     name: str
     title: str
     tasks: tuple[Task, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(default=(), metadata={"key": "methods"})
     about: str = ""
     pictures: PictureSet = PictureSet()
     prior: str = "faces"
     seeds: tuple[int, ...] = (0,)
-    metrics: tuple[str, ...] = ("psnr", "ssim", "haarpsi")
+    metrics: tuple[Metric, ...] = ("psnr", "ssim", "haarpsi")
     batch: int = 16
     published: Published | None = None
 
@@ -226,49 +241,54 @@ def load_suite(source: str | Path) -> Suite:
     if not path.is_file():
         raise SettingError(f"{source} is neither a suite ({', '.join(suite_names())}) nor a TOML file.")
     try:
-        said = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        said = tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:  # of its bytes, or of its grammar
         raise SettingError(f"{path} is not valid TOML: {error}.") from error
     try:
-        tasks = tuple(_filled(Task, t) for t in said.pop("tasks", []))
-        rows = tuple(_filled(Row, r) for r in said.pop("methods", []))
-        pictures = _filled(PictureSet, said.pop("pictures", {}))
-        if pictures.folder is not None:
-            pictures = replace(pictures, folder=path.parent / pictures.folder)
-        published = said.pop("published", None)
-        numbers = None if published is None else _published(published)
-        suite: Suite = _filled(
-            Suite, {**said, "name": path.stem, "tasks": tasks, "rows": _complete(rows)}, pictures=pictures, published=numbers
-        )
+        suite: Suite = _read({"name": path.stem, **said}, Suite, "")
+        folder = suite.pictures.folder and path.parent / suite.pictures.folder
+        suite = replace(suite, rows=_complete(suite.rows), pictures=replace(suite.pictures, folder=folder))
+        _check(suite)
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from error
-    _check(suite, path)
     return suite
 
 
-def _filled(kind: type[Any], said: Mapping[str, Any], **more: Any) -> Any:
-    """A dataclass from a TOML table; lists become tuples."""
-    known = [f.name for f in fields(kind)]
-    for name in said:
-        if name not in known:
-            raise SettingError(f"{name!r} is not something that {kind.__name__} has; it has {', '.join(known)}.")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
-    try:
-        return kind(**values, **more)
-    except TypeError as error:
-        raise SettingError(f"a {kind.__name__} is not complete: {error}.") from error
+def _read(said: Any, kind: Any, key: str) -> Any:
+    """What a TOML file says under ``key``, as ``kind``: tables become dataclasses and lists tuples.
+
+    Raises:
+        SettingError: It is something else.
+    """
+    origin, inner = get_origin(kind) or kind, [k for k in get_args(kind) if k is not NoneType]
+    if is_dataclass(kind) and isinstance(said, dict):
+        return _read_table(said, kind, key)
+    if origin is UnionType:
+        return _read(said, inner[0], key)
+    if origin is tuple and isinstance(said, list):
+        return tuple(_read(one, inner[0], f"{key}[{i}]") for i, one in enumerate(said))
+    if origin is Mapping and isinstance(said, dict):
+        return {name: _read(value, inner[1], f"{key}.{name}") for name, value in said.items()}
+    if kind is Path and isinstance(said, str):
+        return Path(said)
+    if kind is Any or type(said) is kind or (kind is float and type(said) is int) or (origin is Literal and said in inner):
+        return said
+    choices = " or ".join(repr(k) for k in inner) if origin is Literal else "a list" if origin is tuple else "a table"
+    raise SettingError(f"{key} must be {_WORDS.get(kind, choices)}, not {said!r}.")
 
 
-def _published(said: dict[str, Any]) -> Published:
-    values = {row: {task: tuple(numbers) for task, numbers in tasks.items()} for row, tasks in said.pop("values", {}).items()}
-    numbers: Published = _filled(Published, said, values=values)
-    for row, tasks in values.items():
-        for task, found in tasks.items():
-            if len(found) != len(numbers.metrics):
-                raise SettingError(
-                    f"published.values.{row}.{task} holds {len(found)} numbers; published.metrics names {len(numbers.metrics)}."
-                )
-    return numbers
+_WORDS = {str: "a text", Path: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _read_table(said: dict[str, Any], kind: Any, key: str) -> Any:
+    kinds, known = get_type_hints(kind), {f.metadata.get("key", f.name): f for f in fields(kind)}
+    where = key or "a suite"
+    if unknown := [name for name in said if name not in known]:
+        raise SettingError(f"{where} has no {unknown[0]!r}; it has {', '.join(known)}.")
+    required = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in required if name not in said]:
+        raise SettingError(f"{where} needs {' and '.join(missing)}.")
+    return kind(**{(f := known[name]).name: _read(value, kinds[f.name], f"{key}.{name}".lstrip(".")) for name, value in said.items()})
 
 
 def _complete(rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -276,29 +296,32 @@ def _complete(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     baselines = [Row("input", label="input"), Row("mmse", label="mmse (one call)")]
     missing = [b for b in baselines if b.method not in [r.method for r in rows]]
     named = (replace(r, name=r.name or r.method) for r in (*missing, *rows))
-    return tuple(
-        replace(r, label=r.label or r.name, settings={k: tuple(v) if isinstance(v, list) else v for k, v in r.settings.items()})
-        for r in named
-    )
+    return tuple(replace(r, label=r.label or r.name) for r in named)
 
 
-def _check(suite: Suite, path: Path) -> None:
+def _check(suite: Suite) -> None:
     for what, names in (("tasks", [t.name for t in suite.tasks]), ("methods", [r.name for r in suite.rows])):
         if len(names) != len(set(names)) or not names:
-            raise SettingError(f"{path}: {what} need names of their own; these are {', '.join(names) or 'none'}.")
+            raise SettingError(f"{what} need names of their own; these are {', '.join(names) or 'none'}.")
         for name in names:
             if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
-                raise SettingError(f"{path}: {name!r} cannot name a file; use letters, digits and _ . + -")
+                raise SettingError(f"{name!r} cannot name a file; use letters, digits and _ . + -")
     tasks = [t.name for t in suite.tasks]
     for row in suite.rows:
-        if row.told not in ("", *get_args(Told)):
-            raise SettingError(f"{path}: {row.name} is told {row.told!r}; it can be told nothing, form or truth.")
+        if row.method != "input":
+            try:
+                make_settings(method(row.method), row.preset, row.settings)
+            except SettingError as error:
+                raise SettingError(f"{row.name}: {error}") from error
         if unknown := set(row.tasks) - set(tasks):
-            raise SettingError(f"{path}: {row.name} names the tasks {', '.join(sorted(unknown))}; there are {', '.join(tasks)}.")
-    if suite.pictures.crop not in get_args(Crop):
-        raise SettingError(f"{path}: crop must be whole or centre, not {suite.pictures.crop!r}.")
-    if not suite.seeds or suite.batch < 1:
-        raise SettingError(f"{path}: a suite needs at least one seed, and a batch of at least one picture.")
+            raise SettingError(f"{row.name} names the tasks {', '.join(sorted(unknown))}; there are {', '.join(tasks)}.")
+    if not suite.seeds or not suite.metrics or suite.batch < 1 or min(suite.pictures.count, suite.pictures.size_px) < 0:
+        raise SettingError("a suite needs a seed, a metric, a batch of at least one picture, and no count or size below 0.")
+    if suite.published:
+        for name, found in suite.published.values.items():
+            for task, numbers in found.items():
+                if len(numbers) != (n := len(suite.published.metrics)):
+                    raise SettingError(f"published.values.{name}.{task} holds {len(numbers)} numbers; published.metrics names {n}.")
 
 
 def picture_size(pictures: PictureSet, prior: Prior) -> int:
@@ -329,11 +352,11 @@ def load_pictures(pictures: PictureSet, size_px: int) -> tuple[list[str], Tensor
     if not named or len(named) < pictures.count:
         raise InputError(f"{pictures.folder or 'The suite'} holds {len(named)} pictures; {pictures.count or 'at least 1'} are needed.")
     named = named[: pictures.count or None]
-    cut = [_square(name, _builtin(source) if isinstance(source, str) else _read(source), pictures.crop, size_px) for name, source in named]
+    cut = [_square(name, _builtin(source) if isinstance(source, str) else _open(source), pictures.crop, size_px) for name, source in named]
     return [name for name, _ in named], torch.stack(cut)
 
 
-def _read(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     return replace(Picture.open(path), alpha=None, grey=False).to_pillow()
 
 

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any, get_args
 
-from cyclopts import App
+from cyclopts import App, Parameter, Token, convert
 
 from pristina.errors import PristinaError
 
-app = App(name="pristina", help="Restore pictures when nobody knows what happened to them.", version_flags=["--version"])
+
+def whole(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Options as cyclopts converts them, but for whole numbers with a point, which it would round."""
+    if int in (kind, *get_args(kind)) and any("." in token.value for token in tokens):
+        raise ValueError(f"{tokens[0].value} is not a whole number.")
+    return convert(kind, tokens)
+
+
+app = App(
+    name="pristina",
+    help="Restore pictures when nobody knows what happened to them.",
+    version_flags=["--version"],
+    default_parameter=Parameter(converter=whole, negative_iterable=()),
+)
 app.command("pristina.cli.restore:restore", name="restore", help="Restore a picture.")
 app.command("pristina.cli.degrade:degrade", name="degrade", help="Damage a picture in a known way.")
 app.command("pristina.cli.measure:measure", name="measure", help="Measure a picture, against the truth if there is one.")

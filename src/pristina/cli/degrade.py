@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pristina.errors import SettingError
+from pristina.errors import OperatorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def degrade(
@@ -28,7 +32,8 @@ def degrade(
     output
         Where to write it; PNG keeps it as it is, JPEG and WebP damage it a little more.
     operator
-        What happens to it, in order, such as "motion:size=41,intensity=0.5 | noise:sigma=0.05 | jpeg:quality=20".
+        What happens to it, in order, such as "motion:size=41,intensity=0.5 | noise:sigma=0.05 | jpeg:quality=20"; docs/operators.md lists
+        every word with its arguments.
     seed
         Of everything that is drawn.
     record
@@ -36,21 +41,30 @@ def degrade(
     """
     from dataclasses import replace
 
-    from pristina.image.picture import Picture, atomic, check_output
+    from pristina.image.picture import Picture, check_format, check_outputs, write
+    from pristina.operators.base import Compose
     from pristina.operators.index import parse_recipe
     from pristina.types import Draw, generators
 
-    record = output.with_name(output.name + ".json") if record is None else record
-    if record.resolve() == output.resolve():
-        raise SettingError(f"{record} is to be written twice; give --output and --record different names.")
-    check_output(output)
+    record = Path(f"{output}.json") if record is None else record
+    check_outputs([output], [record], inputs=[picture, *recipe_files(operator)])
     damage = parse_recipe(operator, seed)
     before = Picture.open(picture)
-    check_output(output, alpha=before.alpha is not None)
+    check_format(output, alpha=before.alpha is not None)
 
-    y = damage.degrade(before.pixels[None], Draw(generators(seed, 1), 1))[0].detach()
-    after = replace(before.with_pixels(y.expand(3, -1, -1)), grey=before.grey or y.shape[0] == 1)
-    after.save(output)
+    def degraded(channels: int) -> tuple[Tensor, list[float]]:
+        """What becomes of so many channels of the picture, and the share of values outside [0, 1] after each operator."""
+        y, out_of_range, draw = before.pixels[None, :channels], [], Draw(generators(seed, 1), 1)
+        for part in damage.parts if isinstance(damage, Compose) else [damage]:
+            y = part.degrade(y, draw).detach()
+            out_of_range.append(float(f"{((y < 0) | (y > 1)).float().mean().item():.4g}"))
+        return y[0], out_of_range
+
+    try:
+        y, out_of_range = degraded(1 if before.grey else 3)
+    except OperatorError:
+        y, out_of_range = degraded(3)  # what happens to colour makes a colour picture of a grey one
+    after = replace(before.with_pixels(y.expand(3, -1, -1)), grey=y.shape[0] == 1)
     truth = {
         "input": str(picture),
         "output": str(output),
@@ -59,8 +73,15 @@ def degrade(
         "says": damage.describe(),
         "parameters": damage.estimates(),
         "size": {"before": list(before.size), "after": list(after.size)},
-        "clipped": round(float(((y < 0) | (y > 1)).float().mean()), 6),
+        "out_of_range": out_of_range,
+        "notes": list(before.notes),
     }
-    with atomic(record) as beside:
-        beside.write_text(json.dumps(truth, indent=1) + "\n")
+    write({output: after.encode(output), record: (json.dumps(truth, indent=1, allow_nan=False) + "\n").encode()})
     print(f"{output}: {damage.describe()}; the true parameters are in {record}")
+    for note in before.notes:
+        print(f"note: {note}")
+
+
+def recipe_files(recipe: str | None) -> list[Path]:
+    """The files that a recipe reads."""
+    return [Path(name) for name in re.findall(r"\bfile\s*=\s*([^,|]*[^,|\s])", recipe or "")]

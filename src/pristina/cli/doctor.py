@@ -131,8 +131,7 @@ def network_calls(method: str, settings: Any) -> Calls:
     if method in ("diip", "bird", "invert2restore"):
         each, through = settings.sampler_steps, settings.gradient != "detached"
         rounds = settings.iterations + (not getattr(settings, "as_released", False))
-        differentiated = settings.iterations if method == "invert2restore" else rounds
-        forward, backward = rounds * each, differentiated * each if through else 0
+        forward, backward = rounds * each, settings.iterations * each if through else 0
         if settings.gradient == "checkpointed":  # each call is made again on the way back
             forward += settings.iterations * each
         if getattr(settings, "start", "noise") == "inverse":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import signal
 import sys
 import time
@@ -25,15 +25,15 @@ def restore(
     picture: Path,
     *,
     output: Annotated[Path, Parameter(alias="-o")],
-    method: str = "auto",
+    method: str | None = None,
     prior: str | None = None,
     operator: str | None = None,
     preset: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    seed: int = 0,
-    samples: int = 1,
-    device: str = "auto",
-    threads: int = 0,
+    seed: int | None = None,
+    samples: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
     record: Path | None = None,
     compare: Path | None = None,
     spread: Path | None = None,
@@ -49,23 +49,25 @@ def restore(
     output
         Where to write the restored one; the format follows from the suffix.
     method
-        How: auto looks at the picture, says what it saw, and chooses, or leaves a clean picture alone; or indi, mmse, diip, bird, ...
+        How: auto, as when none is named, looks at the picture, says what it saw, and chooses, or leaves a clean picture alone; or indi,
+        mmse, diip, bird, ...
     prior
         What the method knows of pictures: a shipped name, or a weight file; without it, what comes with pristina for the method.
     operator
-        The form of the damage, for methods that use it: "blur:sigma=2 | noise:sigma=0.05".
+        The form of the damage, for methods that use it: "blur:sigma=2 | noise:sigma=0.05"; or, for those that do not, how the picture got
+        smaller: "area:factor=4".
     preset
         Named settings of the method, such as paper.
     set_
         One setting of the method, as name=value; may be repeated.
     seed
-        Of everything that is drawn.
+        Of everything that is drawn; 0 without.
     samples
-        How many restorations to draw; of several the mean is written.
+        How many restorations to draw; of several the mean is written; 1 without.
     device
-        auto, cpu, cuda or mps.
+        auto, cpu, cuda or mps; auto without.
     threads
-        Processor threads; 0 leaves the choice to torch.
+        Processor threads; without, or for 0, torch chooses.
     record
         Write everything needed to run this again, and what came out, to this JSON file.
     compare
@@ -73,79 +75,67 @@ def restore(
     spread
         Write how far several samples lie apart, pixel by pixel, to this file: black where they agree, white where they agree least.
     like
-        Run exactly as this earlier record says (method, prior, operator, settings, seed, threads, device).
+        Run exactly as this earlier record says, in place of all options from --method to --threads.
     quiet
         Print nothing but errors.
     """
     from rich.console import Console
 
-    from pristina.image.picture import FORMATS, Picture, atomic, check_output
+    from pristina.cli.degrade import recipe_files
+    from pristina.image.picture import FORMATS, Picture, check_format, check_outputs, encode, write
 
     console = Console(quiet=quiet, stderr=True, soft_wrap=True, highlight=False)
-    changes: dict[str, Any] = _pairs(set_ or [])
+    options: dict[str, Any] = {"method": method, "prior": prior, "operator": operator, "preset": preset, "set": _pairs(set_ or []) or None}
+    options |= {"seed": seed, "samples": samples, "device": device, "threads": threads}
+    told = {name: value for name, value in options.items() if value is not None}
     if like is not None:
-        old = _read_record(like)
-        method, prior, operator, preset, seed = old["method"], old["prior"], old["recipe"], None, old["seed"]
-        samples = old.get("samples", 1)
-        changes = {name: tuple(v) if isinstance(v, list) else v for name, v in old["settings"].items()}
-        threads, device = old["machine"]["threads"], old["machine"]["device"]
-    if samples < 1:
-        raise SettingError(f"--samples must be positive, not {samples}.")
-    if spread is not None and samples == 1:
-        raise SettingError("--samples 1 shows no spread; give 2 or more.")
-    written = [path.resolve() for path in (output, record, compare, spread) if path is not None]
-    for path in (output, compare, spread):
-        if path is not None:
-            check_output(path)
-    if len(set(written)) < len(written):
-        raise SettingError(
-            "Two results would be written to the same file; give --output, --record, --compare and --spread different names."
-        )
+        if told:
+            raise SettingError(
+                f"--like takes everything from {like}; leave out {', '.join(f'--{name}' for name in told)}, or edit a copy of it."
+            )
+        told = _read_record(like)
+    threads = int(told.pop("threads", 0))
+    most = 64 * (os.cpu_count() or 1)
+    if not 0 <= threads <= most:
+        raise SettingError(f"--threads must lie between 0 and {most} here, not at {threads}.")
+    if spread is not None and told.get("samples", 1) < 2:
+        raise SettingError("A single sample shows no spread; give --samples 2 or more.")
+    weights = None if told.get("prior") is None else Path(told["prior"])
+    check_outputs([output, compare, spread], [record], inputs=[picture, like, weights, *recipe_files(told.get("operator"))])
     before = Picture.open(picture)
-    check_output(output, alpha=before.alpha is not None)
+    check_format(output, alpha=before.alpha is not None)
 
     import torch
 
     from pristina.restoration import restore as run
 
-    if threads < 0:
-        raise SettingError(f"threads must not be negative ({threads}).")
     if threads:
         torch.set_num_threads(threads)
-    with _progress(console, method) as on_step:
-        done = run(
-            picture,
-            method=method,
-            prior=prior,
-            operator=operator,
-            preset=preset,
-            settings=changes,
-            seed=seed,
-            samples=samples,
-            device=device,
-            on_step=on_step,
-        )
-    if done.result.method == "nothing" and FORMATS.get(picture.suffix.lower()) == FORMATS[output.suffix.lower()]:
-        with atomic(output) as copy:
-            shutil.copyfile(picture, copy)
-    else:
-        done.picture.save(output)
+    with _progress(console, told.get("method", "auto")) as on_step:
+        done = run(picture, settings=told.pop("set", None), **told, on_step=on_step)
+    same = done.result.method == "nothing" and FORMATS.get(picture.suffix.lower()) == FORMATS[output.suffix.lower()]
+    files = {output: picture.read_bytes() if same else done.picture.encode(output)}
     if record is not None:
-        _write_text(record, json.dumps(done.record(), indent=1) + "\n")
+        files[record] = (json.dumps(done.record(), indent=1, allow_nan=False) + "\n").encode()
     if compare is not None:
         from pristina.image.compare import side_by_side
 
-        with atomic(compare) as beside:
-            side_by_side([("before", before), ("after", done.picture)]).save(beside, FORMATS[compare.suffix.lower()])
+        files[compare] = encode(side_by_side([("before", before), ("after", done.picture)]), compare)
+    largest = 0.0
     if spread is not None and done.std is not None:
         grey = done.std.mean(0, keepdim=True)
         largest = float(grey.max())
-        Picture.from_pixels(grey / max(largest, 1e-9)).save(spread)
-        console.print(f"{spread}: white is a standard deviation of {255 * largest:.1f}/255")
+        files[spread] = Picture.from_pixels(grey / max(largest, 1e-9)).encode(spread)
+    write(files)
     cost = done.cost
     console.print(f"{output}: {done.result.stopped[0]}; {cost.network_calls} network calls, {cost.seconds:.1f} s")
+    if largest:
+        console.print(f"{spread}: white is a standard deviation of {255 * largest:.1f}/255")
     if done.operator is not None:
         console.print(f"estimated damage: {done.operator.describe()}")
+    for name, value in done.operator_std.items():
+        if isinstance(value, float):
+            console.print(f"standard deviation of {name} over the samples: {value:.3g}")
     for note in done.notes:
         console.print(f"[yellow]note:[/yellow] {note}")
 
@@ -161,20 +151,21 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
+    """What a record says of how the picture was restored, by the names of the options."""
     try:
-        old: dict[str, Any] = json.loads(path.read_text())
-        if missing := {"method", "prior", "recipe", "seed", "settings", "machine"} - set(old):
-            raise InputError(f"{path} is not a record of pristina restore: {', '.join(sorted(missing))} missing.")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as a record of pristina restore: {error}.") from error
-    return old
-
-
-def _write_text(path: Path, text: str) -> None:
-    from pristina.image.picture import atomic
-
-    with atomic(path) as beside:
-        beside.write_text(text)
+        old = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not a record of pristina restore: it is no JSON ({error}).") from error
+    machine = old.get("machine") if isinstance(old, dict) else None
+    said = {**old, **machine} if isinstance(machine, dict) else {}
+    kinds = {"method": str, "prior": str | None, "recipe": str | None, "settings": dict, "seed": int, "samples": int}
+    wrong = [name for name, kind in (kinds | {"device": str, "threads": int}).items() if not isinstance(said.get(name, ...), kind)]
+    if wrong:
+        raise InputError(f"{path} is not a record of pristina restore: {', '.join(wrong)} missing or of a wrong type.")
+    names = {"recipe": "operator", "settings": "set"}
+    return {names.get(name, name): said[name] for name in [*kinds, "device", "threads"]}
 
 
 @contextmanager

@@ -52,6 +52,6 @@ def fit(x: Tensor, *, multiple: int, minimum: int, native: int | None, fixed: bo
             )
         if (height, width) == (native, native):
             return x, lambda x: x, ""
-        note = f"The prior works at {native} x {native} px: the picture was reduced to that, restored, and brought back to its size."
+        note = f"The prior works at {native} x {native} px: the picture was brought to that size, restored, and brought back."
         return resize(x, native, native), lambda x: resize(x, height, width), note
     return pad_to_multiple(x, multiple, minimum), lambda x: x[..., :height, :width], ""

@@ -6,6 +6,8 @@ import io
 import os
 import tempfile
 import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -16,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pristina.errors import PictureError
+from pristina.image.fit import resize
 
 MAX_PIXELS = 200_000_000
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
@@ -123,9 +126,9 @@ class Picture:
         return cls(pixels.detach().float().cpu().expand(3, -1, -1), grey=pixels.shape[0] == 1)
 
     def with_pixels(self, pixels: Tensor) -> Self:
-        """The same file with other pixels (3, H, W); alpha goes along if the size is the same."""
-        fits = self.alpha is not None and self.alpha.shape[-2:] == pixels.shape[-2:]
-        return replace(self, pixels=pixels.detach().float().cpu(), alpha=self.alpha if fits else None)
+        """The same file with other pixels (3, H, W); alpha is brought to their size."""
+        alpha = None if self.alpha is None else resize(self.alpha[None], *pixels.shape[-2:])[0]
+        return replace(self, pixels=pixels.detach().float().cpu(), alpha=alpha)
 
     def to_pillow(self) -> Image.Image:
         """An 8-bit Pillow image: RGB or L, with A if there is alpha."""
@@ -134,59 +137,128 @@ class Picture:
         levels = (layers.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         return Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels)
 
+    def encode(self, path: Path) -> bytes:
+        """The content of a file of the format that follows from the suffix of ``path``.
+
+        Raises:
+            PictureError: The format is not known, or cannot hold the alpha channel or the size.
+        """
+        check_format(path, alpha=self.alpha is not None)
+        return encode(self.to_pillow(), path, self.exif)
+
     def save(self, path: str | Path) -> None:
         """Write the picture, whole or not at all; the format follows from the suffix.
 
         Raises:
-            PictureError: The format is not known or cannot hold the alpha channel, or the place cannot be written to.
+            PictureError: As :meth:`encode`, or the place cannot be written to.
         """
         path = Path(path)
-        check_output(path, alpha=self.alpha is not None)
-        kind = FORMATS[path.suffix.lower()]
-        options: dict[str, object] = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-        if kind == "JPEG":
-            options["subsampling"] = 0
-        if self.exif and kind != "BMP":
-            options["exif"] = self.exif
-        with atomic(path) as beside:
-            self.to_pillow().save(beside, kind, **options)
+        write({path: self.encode(path)})
 
 
-class atomic:
-    """A path beside ``path`` to write to, renamed to it once the block has succeeded and deleted if it has not."""
+def encode(image: Image.Image, path: Path, exif: bytes | None = None) -> bytes:
+    """The content of a file that holds ``image``, in the format that follows from the suffix of ``path``.
 
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> Path:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem}.", suffix=self.path.suffix, dir=self.path.parent)
-        except OSError as error:
-            raise PictureError(f"{self.path} cannot be written: {error.strerror or error}.") from error
-        os.close(handle)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        self.beside = Path(name)
-        return self.beside
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self.beside, self.path)
-        else:
-            self.beside.unlink(missing_ok=True)
+    Raises:
+        PictureError: The format is not known, or cannot hold the picture.
+    """
+    check_format(path)
+    kind = FORMATS[path.suffix.lower()]
+    options: dict[str, object] = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    if kind == "JPEG":
+        options["subsampling"] = 0
+    if exif and kind != "BMP":
+        options["exif"] = exif
+    file = io.BytesIO()
+    try:
+        image.save(file, kind, **options)
+    except (OSError, ValueError) as error:
+        raise PictureError(
+            f"{kind} cannot hold this picture of {image.width} x {image.height} px ({error}); write {path.with_suffix('.png').name} instead."
+        ) from error
+    return file.getvalue()
 
 
-def check_output(path: Path, *, alpha: bool = False) -> None:
-    """Raise :class:`PictureError` now, rather than after minutes of work, if a picture cannot be written to ``path``."""
+def write(files: Mapping[Path, bytes]) -> None:
+    """Write all files or none: each beside its place first, then all are renamed.
+
+    Raises:
+        PictureError: A place cannot be written to, or the disk is full.
+    """
+    with ExitStack() as stack:
+        for path, content in files.items():
+            stack.enter_context(atomic(path)).write_bytes(content)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, renamed to it once the block has succeeded and deleted if it has not.
+
+    Raises:
+        PictureError: The place cannot be written to, or the disk is full.
+    """
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = _temporary(path)
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())  # some file systems say only now that they are full
+        os.replace(beside, path)
+    except OSError as error:
+        raise PictureError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new empty file beside ``path``, with the rights of any other."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)
+    return Path(name)
+
+
+def check_format(path: Path, *, alpha: bool = False) -> None:
+    """Raise :class:`PictureError` if ``path`` does not name a format of pictures, or one without ``alpha`` where there is some."""
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise PictureError(f"{path} should end in one of {', '.join(FORMATS)}: the format follows from the suffix.")
     if alpha and kind not in WITH_ALPHA:
         raise PictureError(f"The picture is partly transparent, which {kind} cannot hold; write {path.with_suffix('.png').name} instead.")
-    if path.is_dir():
-        raise PictureError(f"{path} is a folder; give the name of a file.")
+
+
+def check_outputs(pictures: Iterable[Path | None], others: Iterable[Path | None] = (), *, inputs: Iterable[Path | None] = ()) -> None:
+    """Raise :class:`PictureError` now, rather than after minutes of work, if results cannot be written where they should be.
+
+    Args:
+        pictures: Where pictures are to be written; None is passed over, here and below.
+        others: Where other files are.
+        inputs: What is read, and so must not be written to.
+    """
+    shown, told, read = ([path for path in paths if path is not None] for paths in (pictures, others, inputs))
+    taken, written = {os.path.realpath(path) for path in read}, set()
+    for path in shown + told:
+        place = os.path.realpath(path)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise PictureError(f"{path} is a folder or a device; give the name of a file.")
+        folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))  # what is missing below it is made later
+        if not folder.is_dir():
+            raise PictureError(f"{path} cannot be written: {folder} is a file, not a folder.")
+        if place in taken:
+            raise PictureError(f"{path} is to be read, and would be overwritten; give the result another name.")
+        if place in written:
+            raise PictureError(f"Two results would be written to the same file {path}; give them different names.")
+        written.add(place)
+        try:
+            _temporary(folder / path.name).unlink()
+        except OSError as error:
+            raise PictureError(f"{path} cannot be written: {error.strerror or error}.") from error
+    for path in shown:
+        check_format(path)
 
 
 _LUMA_TABLE = (

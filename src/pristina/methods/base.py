@@ -127,7 +127,8 @@ class Books:
         for name, value in noted.items():
             self.figures.setdefault(name, []).append(value.detach().float().cpu().clone())
         if self.on_step:
-            self.on_step(StepEvent(self.n_done, self.n_steps, picture.detach(), loss.detach(), figures))
+            picture, loss, *others = (value.detach().clone() for value in (picture, *noted.values()))  # methods go on writing into theirs
+            self.on_step(StepEvent(self.n_done, self.n_steps, picture, loss, dict(zip(figures, others, strict=True))))
 
     def result(
         self,
@@ -177,17 +178,31 @@ def keep_rows(optimizer: torch.optim.Optimizer, rows: Tensor) -> None:
         group["params"] = kept
 
 
-def check_observation(observation: Observation, prior: Learned) -> tuple[int, int]:
-    """The size (H, W) of the picture to restore, once it is sure that the prior can make it.
+def check_observation(observation: Observation, prior: Learned, *, in_windows: bool = False) -> tuple[int, int]:
+    """The size (H, W) of the picture to restore, once it is sure that the prior can make it, and the operator the observation from it.
+
+    Args:
+        observation: What the method was given.
+        prior: And with what.
+        in_windows: The prior is laid over the picture in windows, so that its size does not matter.
 
     Raises:
-        InputError: The channels differ.
+        InputError: The channels differ, or the devices.
         SizeError: The prior does not accept the size.
     """
-    if observation.y.shape[1] != prior.channels and observation.operator is None:
-        raise InputError(f"The prior works in {prior.channels} channels; the observation has {observation.y.shape[1]}.")
     height, width = observation.size
-    prior.size_rule.check(height, width)
-    if observation.y.device != prior.device:
-        raise InputError(f"The observation is on {observation.y.device}, the prior on {prior.device}; move one of them.")
+    if not in_windows:
+        prior.size_rule.check(height, width)
+    y = observation.y
+    if y.device != prior.device:
+        raise InputError(f"The observation is on {y.device}, the prior on {prior.device}; move one of them.")
+    seen = torch.zeros(len(y), prior.channels, height, width, device=y.device)
+    if observation.operator is not None:
+        with torch.no_grad():
+            seen = observation.operator.for_batch(len(y)).to(y.device)(seen)
+    if seen.shape != y.shape:
+        raise InputError(
+            f"The prior works in {prior.channels} channels, of which {tuple(seen.shape[1:])} would be observed; "
+            f"the observation is {tuple(y.shape[1:])}: give one that fits, or the operator that was in between."
+        )
     return height, width

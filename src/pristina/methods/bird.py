@@ -82,7 +82,7 @@ class BIRD:
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("learning_rate", "operator_learning_rate", "kernel_learning_rate"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be positive, not {getattr(self, name)}.")
 
 
@@ -198,6 +198,10 @@ def bird(
     n_steps = settings.iterations if settings.as_released else settings.iterations + 1
     schedule = None if settings.as_released else cooling(optimizer, settings.iterations)
     books = Books(prior, n_steps, on_step)
+    target = y
+    if settings.as_released:  # a hole is 0 in what the operator makes of [-1, 1] pixels, and not black
+        with torch.no_grad():
+            target = to_signed(y) * (operator(torch.ones_like(z)) != 0)
 
     why = [f"all {settings.iterations} iterations done"] * n
     estimates: list[Tensor] = []
@@ -205,15 +209,15 @@ def bird(
     try:
         for iteration in range(n_steps):
             x = generate(prior, z, settings.sampler_steps, gradient=settings.gradient)
-            if settings.gradient != "detached":
-                books.backward_calls += settings.sampler_steps * n
-            r = operator(to_signed(x)) - to_signed(y) if settings.as_released else operator(x) - y
+            r = operator(to_signed(x) if settings.as_released else x) - target
             mean_square = r.detach().square().mean((1, 2, 3)) / (4 if settings.as_released else 1)
             if not settings.as_released or iteration % 10 == 0:
                 estimates = [*estimates, x.detach()][-settings.average :]
             books.step(estimates[-1], mean_square)
             if iteration == settings.iterations:
                 break
+            if settings.gradient != "detached":
+                books.backward_calls += settings.sampler_steps * n
             optimizer.zero_grad()
             objective(r, z, settings.residual).sum().backward()
             optimizer.step()

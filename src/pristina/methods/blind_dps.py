@@ -63,7 +63,7 @@ class BlindDPS:
             raise SettingError(f"steps must lie between 1 and {N_TIMESTEPS}, not {self.steps}.")
         if self.kernel_px < 3 or self.kernel_px % 2 == 0:
             raise SettingError(f"kernel_px must be odd and at least 3, not {self.kernel_px}.")
-        if self.zeta < 0 or self.zeta_kernel < 0:
+        if not (self.zeta >= 0 and self.zeta_kernel >= 0):
             raise SettingError("zeta and zeta_kernel must not be negative.")
 
 

@@ -53,9 +53,9 @@ class DiffPIR:
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= N_TIMESTEPS:
             raise SettingError(f"steps must lie between 1 and {N_TIMESTEPS}, not {self.steps}.")
-        if self.lam <= 0 or not 0 <= self.zeta <= 1 or self.cg_iterations < 1:
+        if not self.lam > 0 or not 0 <= self.zeta <= 1 or self.cg_iterations < 1:
             raise SettingError("lam must be positive, zeta must lie in [0, 1], and cg_iterations must be at least 1.")
-        if self.spread is not None and self.spread <= 0:
+        if self.spread is not None and not self.spread > 0:
             raise SettingError(f"spread must be positive, not {self.spread}.")
 
 

@@ -6,7 +6,8 @@ Source:
     Chihaoui and Favaro, "Diffusion Image Prior", ICCV 2025. The paper's full text was not available; the algorithm follows its slides
     (``z <- z - a grad E``, E the squared error of G(z) to y) and a reading note (both stopping rules, Adam, learning rate 0.0015,
     k_min 100, epsilon 0.001, BIRD's ten-step sampler). Decided here, for want of the text: z is returned to the sphere after each step as in
-    BIRD; the Laplacian is of the luma, four neighbours, reflected border; a low-resolution input is enlarged bicubically first.
+    BIRD; the Laplacian is of the luma, four neighbours, reflected border; a low-resolution input is enlarged bicubically first. By the note
+    the Laplacian rule returns iterate ``k_min + 1`` at the earliest; here it is ``k_min``.
     Deliberate differences of the default from :data:`PAPER`: see :class:`DIIP`.
 """
 
@@ -43,9 +44,9 @@ class DIIP:
         rule: When to stop: ``slope`` (the loss hardly falls any more: damage that adds high frequencies), ``laplacian`` (sharpness has
             passed its peak: damage that removes them), whichever fires ``first``, or ``none``.
         epsilon: Slope below which the run stops.
-        k_min: Iterations before the Laplacian rule may fire.
+        k_min: Iterations before the Laplacian rule may fire; the first picture that it can return is G after ``k_min`` of them.
         warm_up: Iterations before the slope rule may fire: Adam's first momentum overshoots, and the loss stalls for some ten iterations.
-        patience: Times in a row that a rule must fire.
+        patience: Times in a row that a rule, one or the other, must fire.
         smoothing: Length of the moving average over which both rules look.
     """
 
@@ -68,7 +69,10 @@ class DIIP:
         for name in ("iterations", "sampler_steps", "patience", "smoothing"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.learning_rate <= 0:
+        for name in ("epsilon", "k_min", "warm_up"):
+            if not getattr(self, name) >= 0:
+                raise SettingError(f"{name} must not be negative ({getattr(self, name)}).")
+        if not self.learning_rate > 0:
             raise SettingError(f"learning_rate must be positive, not {self.learning_rate}.")
 
 
@@ -155,8 +159,6 @@ def diip(
     try:
         for k in range(settings.iterations + 1):
             x = generate(prior, z, settings.sampler_steps, gradient=settings.gradient)
-            if settings.gradient != "detached":
-                books.backward_calls += settings.sampler_steps * len(z)
             loss = (x - y[running]).square().mean((1, 2, 3))
             picture[running], final_z[running] = x.detach(), z.detach()
             loss_now[running], sharp_now[running] = loss.detach().cpu(), sharpness(x.detach()).cpu()
@@ -180,6 +182,8 @@ def diip(
                 loss = loss[~stop]
             if k == settings.iterations:
                 break
+            if settings.gradient != "detached":
+                books.backward_calls += settings.sampler_steps * len(z)
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()

@@ -82,10 +82,12 @@ class DIP:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.window < 2:
             raise SettingError(f"window must be at least 2, not {self.window}.")
-        if self.learning_rate <= 0 or self.backtrack_db <= 0:
+        if not (self.learning_rate > 0 and self.backtrack_db > 0):
             raise SettingError("learning_rate and backtrack_db must be positive.")
-        if self.jitter < 0 or not 0 <= self.average < 1:
+        if not self.jitter >= 0 or not 0 <= self.average < 1:
             raise SettingError("jitter must not be negative, and average must lie in [0, 1).")
+        if not (self.epsilon >= 0 and self.warm_up >= 0):
+            raise SettingError("epsilon and warm_up must not be negative.")
 
 
 PAPER = DIP(iterations=3000, channels=128, scales=5, stop="iterations")

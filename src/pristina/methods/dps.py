@@ -40,7 +40,7 @@ class DPS:
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= N_TIMESTEPS:
             raise SettingError(f"steps must lie between 1 and {N_TIMESTEPS}, not {self.steps}.")
-        if self.zeta < 0:
+        if not self.zeta >= 0:
             raise SettingError(f"zeta must not be negative ({self.zeta}).")
 
 

@@ -53,7 +53,7 @@ class GDP:
             raise SettingError(f"steps must lie between 1 and {N_TIMESTEPS}, not {self.steps}.")
         if self.guide not in ("x0", "xt"):
             raise SettingError(f"guide must be x0 or xt, not {self.guide!r}.")
-        if self.scale < 0 or self.rate < 0:
+        if not (self.scale >= 0 and self.rate >= 0):
             raise SettingError("scale and rate must not be negative.")
 
 
@@ -161,9 +161,7 @@ def gdp(
         >>> result.picture.shape, result.operator.name, result.cost.network_calls
         (torch.Size([1, 3, 8, 8]), 'light', 10)
     """
-    height, width = observation.size
-    if not needs_windows(prior.size_rule, height, width):
-        check_observation(observation, prior)
+    height, width = check_observation(observation, prior, in_windows=needs_windows(prior.size_rule, *observation.size))
     y = observation.y
     n = len(y)
     draw = Draw(generator, n, y.device)

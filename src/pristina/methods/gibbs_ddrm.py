@@ -90,7 +90,7 @@ class GibbsDDRM:
             raise SettingError(f"kernel_px must be odd and at least 3, not {self.kernel_px}.")
         if self.sigma not in ("known", "estimated"):
             raise SettingError(f"sigma must be known or estimated, not {self.sigma!r}.")
-        if self.turns < 0 or self.langevin < 1 or self.sparsity < 0:
+        if self.turns < 0 or self.langevin < 1 or not self.sparsity >= 0:
             raise SettingError("turns and sparsity must not be negative, and langevin must be at least 1.")
         if not 0 < self.rate <= 2:
             raise SettingError(f"rate must lie in (0, 2], where the Langevin iteration is stable; not {self.rate}.")

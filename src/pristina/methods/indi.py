@@ -67,7 +67,7 @@ class InDI:
             raise SettingError(f"update must be indi, cold_naive or cold_improved, not {self.update!r}.")
         if self.noise not in ("trained", "none", "constant", "brownian"):
             raise SettingError(f"noise must be trained, none, constant or brownian; not {self.noise!r}.")
-        if self.eps < 0:
+        if not self.eps >= 0:
             raise SettingError(f"eps must not be negative ({self.eps}).")
         if not 0 < self.strength <= 1:
             raise SettingError(f"strength must lie in (0, 1], not at {self.strength}.")

@@ -83,7 +83,7 @@ class Invert2Restore:
             if getattr(self, name) < least:
                 raise SettingError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         for name in ("learning_rate", "operator_learning_rate", "kernel_learning_rate"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be positive, not {getattr(self, name)}.")
         if not 0 < self.p_min < 1:
             raise SettingError(f"p_min must lie between 0 and 1, not {self.p_min}.")

@@ -35,7 +35,7 @@ class MMSE:
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sigma is not None and self.sigma < 0:
+        if self.sigma is not None and not self.sigma >= 0:
             raise SettingError(f"sigma must not be negative ({self.sigma}).")
 
 

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from pristina.errors import SettingError
 from pristina.methods.base import Result
-from pristina.operators.base import Observation
+from pristina.operators.base import Observation, Operator
 from pristina.types import Draw, OnStep
 
 
@@ -35,7 +36,7 @@ def sampled(
 
     Args:
         function: A method that draws something: :func:`~pristina.methods.bird.bird`, say.
-        observation: The degraded pictures, B of them; learnable parameters of the operator have a leading axis of 1.
+        observation: The degraded pictures, B of them.
         prior: As the method wants it.
         settings: Of the method.
         samples: How many restorations of each picture, N, at least 2.
@@ -45,8 +46,8 @@ def sampled(
     Returns:
         The method's result for the whole batch of N B, in which restoration ``s`` of picture ``b`` is row ``s B + b`` (seeds, traces,
         operator and extras are all in this order), but for ``picture``, which is the mean, (B, C, H, W). New in the extras: ``samples``
-        (B, N, C, H, W); ``std``, the standard deviation of each pixel, (B, C, H, W), in [0, 1] units; and for each number NAME that the
-        operator estimates ``std_NAME`` (B, ...).
+        (B, N, C, H, W); ``std``, the standard deviation of each pixel, (B, C, H, W), in [0, 1] units; and for each number NAME of the
+        operator that was estimated, picture by picture, ``std_NAME`` (B, ...).
 
     Raises:
         SettingError: There are fewer than two samples.
@@ -66,14 +67,15 @@ def sampled(
     first = Draw(generator, n).generators
     # a seed far from those of neighbouring pictures, which are usually seeded one after the other
     drawn = [torch.Generator().manual_seed((g.initial_seed() + s * 1_000_003) % 2**63) for s in range(1, samples) for g in first]
-    many = replace(observation, y=observation.y.repeat(samples, 1, 1, 1))
+    operator = None if observation.operator is None else _repeated(observation.operator, n, samples)
+    many = replace(observation, y=observation.y.repeat(samples, 1, 1, 1), operator=operator)
     result = function(many, prior, settings, generator=[*first, *drawn], on_step=on_step)
     pictures = result.picture.unflatten(0, (samples, n))
     extras = {"samples": pictures.transpose(0, 1).contiguous(), "std": pictures.std(0)}
     if result.operator is not None:
-        for name, value in _flat(result.operator.estimates()).items():
-            estimate = torch.tensor(value, dtype=torch.float64)
-            if estimate.ndim and len(estimate) == samples * n:
+        of_one = _numbers(result.operator.keep(torch.arange(samples * n) == 0).estimates())
+        for name, estimate in _numbers(result.operator.estimates()).items():
+            if 0 < estimate.numel() == samples * n * of_one[name].numel():  # what is known stays as long as it is
                 extras[f"std_{name}"] = estimate.unflatten(0, (samples, n)).std(0)
     return replace(result, picture=pictures.mean(0), extras={**result.extras, **extras})
 
@@ -81,24 +83,41 @@ def sampled(
 def error_rank_correlation(std: Tensor, error: Tensor) -> Tensor:
     """Spearman's correlation of an uncertainty map with the true absolute error, for each picture, (B,): 1 if it orders the pixels rightly.
 
+    Equal pixels share the mean of their ranks; where all are equal there is no order, and the correlation is NaN.
+
     Args:
         std: Standard deviations, (B, C, H, W).
         error: Absolute errors, of the same shape; both are averaged over the channels first.
     """
-    ranks = [m.mean(1).flatten(1).argsort(1).argsort(1).double() for m in (std, error)]
+    ranks = [torch.stack([_ranks(picture) for picture in m.mean(1).flatten(1)]) for m in (std, error)]
     a, b = (r - r.mean(1, keepdim=True) for r in ranks)
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
 
 
-def _flat(estimates: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Numbers and lists of numbers by their dotted names; words and single settings are left out."""
-    flat: dict[str, Any] = {}
+def _ranks(values: Tensor) -> Tensor:
+    """The rank of each value, (n,); equal ones share the mean of theirs."""
+    _, place, count = values.unique(return_inverse=True, return_counts=True)
+    return (count.cumsum(0) - (count.double() - 1) / 2)[place]
+
+
+def _repeated(operator: Operator, n: int, samples: int) -> Operator:
+    """A copy in which all that has a row for each of ``n`` pictures has one for each of their ``samples`` restorations."""
+    operator = copy.deepcopy(operator)
+    for value in operator.state_dict(keep_vars=True).values():
+        if value.ndim and len(value) == n > 1:
+            value.data = value.data.repeat(samples, *(1 for _ in value.shape[1:]))
+    return operator
+
+
+def _numbers(estimates: dict[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Numbers and lists of numbers by their dotted names; words are left out."""
+    found: dict[str, Tensor] = {}
     for name, value in estimates.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list) and _numeric(value):
-            flat[prefix + name] = value
-    return flat
+            found |= _numbers(value, f"{prefix}{name}.")
+        elif _numeric(value):
+            found[prefix + name] = torch.tensor(value, dtype=torch.float64)
+    return found
 
 
 def _numeric(value: Any) -> bool:

@@ -49,7 +49,9 @@ def psnr_after_shift(restored: Pictures, truth: Pictures, max_shift: int = 8) ->
     _check(restored, truth)
     height, width = restored.shape[-2] - 2 * max_shift, restored.shape[-1] - 2 * max_shift
     if min(height, width) < 1:
-        raise SizeError(f"Shifts of {max_shift} px need pictures of more than {2 * max_shift} px a side, not {tuple(truth.shape[-2:])}.")
+        raise SizeError(
+            f"Shifts of {max_shift} px need pictures of more than {2 * max_shift} px a side, not {truth.shape[-1]} x {truth.shape[-2]}."
+        )
     inner = restored[..., max_shift : max_shift + height, max_shift : max_shift + width]
     shifts = [(i, j) for i in range(2 * max_shift + 1) for j in range(2 * max_shift + 1)]
     return torch.stack([psnr(inner, truth[..., i : i + height, j : j + width]) for i, j in shifts]).amax(0)
@@ -148,8 +150,15 @@ def gmsd(restored: Pictures, truth: Pictures, *, c: float = 170.0) -> PerPicture
 
 
 def _check(restored: Tensor, truth: Tensor) -> None:
-    if restored.shape != truth.shape or restored.ndim != 4:
-        raise InputError(f"A picture is compared with another of its size: {tuple(restored.shape)} does not go with {tuple(truth.shape)}.")
+    if restored.ndim != 4 or restored.shape[:2] != truth.shape[:2]:
+        raise InputError(
+            f"Two batches (B, C, H, W) are compared, of as many pictures; not {tuple(restored.shape)} and {tuple(truth.shape)}."
+        )
+    if restored.shape != truth.shape:
+        (height, width), (true_height, true_width) = restored.shape[-2:], truth.shape[-2:]
+        raise InputError(
+            f"A picture is compared with another of its size: {width} x {height} px does not go with {true_width} x {true_height} px."
+        )
     if restored.shape[1] not in (1, 3):
         raise InputError(f"Pictures have 3 channels, or 1 for grey; not {restored.shape[1]}.")
 

@@ -28,7 +28,8 @@ def measure(restored: Pictures, truth: Pictures | None = None, *, perceptual: bo
         >>> list(measure(torch.rand(1, 3, 16, 16)))
         ['sharpness', 'noise', 'blockiness']
     """
-    alone = {"sharpness": sharpness(restored), "noise": noise(restored), "blockiness": blockiness(restored)}
+    blocks = blockiness(restored)  # first, for it needs the largest picture of the three
+    alone = {"sharpness": sharpness(restored), "noise": noise(restored), "blockiness": blocks}
     if truth is None:
         return alone
     found = {name: metric(restored, truth) for name, metric in (("psnr", psnr), ("ssim", ssim), ("haarpsi", haarpsi), ("gmsd", gmsd))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -19,7 +20,8 @@ class Operator(nn.Module):
     """``A``: from a clean picture to what would be observed without noise.
 
     Pictures are (B, C, H, W) in [0, 1]. Every learnable parameter has a leading axis of 1, or of B after :meth:`for_batch`, so that each
-    picture of a batch can have its own unknowns. A parameter that is known is a buffer, or does not require a gradient.
+    picture of a batch can have its own unknowns. A parameter that is known is a buffer, or does not require a gradient; a buffer that is
+    saved has such a leading axis too.
 
     Attributes:
         name: Its word in recipes such as ``"blur:sigma=2 | noise:sigma=0.05"``.
@@ -70,11 +72,17 @@ class Operator(nn.Module):
         return "nothing is known to have happened"
 
     def for_batch(self, n: int) -> Self:
-        """A copy whose learnable parameters are repeated for ``n`` pictures; this operator stays as it is."""
+        """A copy whose learnable parameters are repeated for ``n`` pictures; this operator stays as it is.
+
+        Raises:
+            OperatorError: The parameters are those of another number of pictures already.
+        """
         operator = copy.deepcopy(self)
         for module in operator.modules():
             for name, p in list(module.named_parameters(recurse=False)):
                 if p.requires_grad and len(p) != n:
+                    if len(p) != 1:
+                        raise OperatorError(f"The {self.name} operator has parameters of its own for {len(p)} pictures, not for {n}.")
                     repeated = p.detach().repeat(n, *(1 for _ in p.shape[1:]))
                     setattr(module, name, nn.Parameter(repeated))
         return operator
@@ -162,7 +170,7 @@ class Observation:
     """What a method gets to see.
 
     Attributes:
-        y: The degraded pictures, (B, C, h, w); in [0, 1] but for noise.
+        y: The degraded pictures, (B, C, h, w); in [0, 1] but for noise. They are kept as float32.
         operator: The form of the degradation with a first guess of its parameters; None when nothing at all is known (fully blind).
         known_sigma: The standard deviation of the noise in [0, 1] units, for the methods that must be told; None if unknown.
     """
@@ -176,8 +184,9 @@ class Observation:
             raise InputError(f"An observation is (batch, 3, height, width), or 1 for grey; not {tuple(self.y.shape)}.")
         if not self.y.is_floating_point() or not torch.isfinite(self.y).all():
             raise InputError("An observation must be finite floating-point numbers; this one holds NaN, infinity or integers.")
-        if self.known_sigma is not None and self.known_sigma < 0:
-            raise InputError(f"known_sigma must not be negative ({self.known_sigma}).")
+        object.__setattr__(self, "y", self.y.float())
+        if self.known_sigma is not None and not 0 <= self.known_sigma < math.inf:
+            raise InputError(f"known_sigma must be finite and not negative, not {self.known_sigma}.")
         if self.operator is not None:
             self.operator.check(self.y)
 

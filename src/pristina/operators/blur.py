@@ -14,7 +14,7 @@ from pristina.errors import OperatorError, SettingError
 from pristina.operators.base import Operator
 from pristina.operators.convolve import Boundary, check_boundary, check_fits, check_kernel_size, convolve
 from pristina.operators.kernels import defocus_kernel, gaussian_kernel, motion_kernel
-from pristina.operators.unknown import Unknown, numbers, own_generator, say
+from pristina.operators.unknown import Unknown, check_finite, numbers, own_generator, say
 
 Parametrisation = Literal["logits", "network"]
 
@@ -53,6 +53,10 @@ class Blur(Operator):
         check_fits(*self.picture_size(*y.shape[-2:]), self.size, self.size, self.boundary)
 
     def estimates(self) -> dict[str, Any]:
+        return {**self.unknowns(), "size": self.size, "boundary": self.boundary}
+
+    def unknowns(self) -> dict[str, Any]:
+        """The part of :meth:`estimates` that differs from blur to blur."""
         return {"kernel": numbers(self.kernel()[:, 0], 4)}
 
 
@@ -61,7 +65,7 @@ class GaussianBlur(Blur):
 
     Args:
         sigma: First guess of the standard deviation, px.
-        size: Side of the kernel; 41 holds sigma up to 6.
+        size: Side of the kernel; 41 holds sigma up to 6. One that cuts off most of the first guess is refused.
         boundary: What lies beyond the border.
         learnable: Whether sigma is unknown.
     """
@@ -71,15 +75,23 @@ class GaussianBlur(Blur):
     def __init__(self, sigma: float, size: int = 41, boundary: Boundary = "reflect", learnable: bool = True):
         super().__init__(size, boundary)
         self.sigma = Unknown("sigma", sigma, "positive", learnable=learnable)
+        _check_holds(size, sigma)
 
     def kernel(self) -> Tensor:
         return gaussian_kernel(self.size, self.sigma())
 
-    def estimates(self) -> dict[str, Any]:
-        return {"sigma": numbers(self.sigma()), "size": self.size}
+    def unknowns(self) -> dict[str, Any]:
+        return {"sigma": numbers(self.sigma())}
 
     def describe(self) -> str:
         return f"Gaussian blur with sigma {say(self.sigma(), 'px')}"
+
+
+def _check_holds(size: int, sigma: float) -> None:
+    """Raise :class:`SettingError` if so much of a Gaussian lies outside the kernel that sigma says little about the blur."""
+    if size < 2.5 * sigma:
+        enough = 2 * math.ceil(3 * sigma) + 1
+        raise SettingError(f"A Gaussian of sigma {sigma:g} px is cut off in a kernel of {size} px; take size={enough}.")
 
 
 class AnisotropicBlur(Blur):
@@ -109,13 +121,14 @@ class AnisotropicBlur(Blur):
         self.sigma_x = Unknown("sigma_x", sigma_x, "positive", learnable=learnable)
         self.sigma_y = Unknown("sigma_y", sigma_y, "positive", learnable=learnable)
         self.angle = Unknown("angle", math.radians(angle), learnable=learnable)
+        _check_holds(size, max(sigma_x, sigma_y))
 
     def kernel(self) -> Tensor:
         return gaussian_kernel(self.size, self.sigma_x(), self.sigma_y(), self.angle())
 
-    def estimates(self) -> dict[str, Any]:
+    def unknowns(self) -> dict[str, Any]:
         angle = torch.rad2deg(self.angle())
-        return {"sigma_x": numbers(self.sigma_x()), "sigma_y": numbers(self.sigma_y()), "angle": numbers(angle), "size": self.size}
+        return {"sigma_x": numbers(self.sigma_x()), "sigma_y": numbers(self.sigma_y()), "angle": numbers(angle)}
 
     def describe(self) -> str:
         along, aside = say(self.sigma_x(), "px"), say(self.sigma_y(), "px")
@@ -126,7 +139,7 @@ class Defocus(Blur):
     """A disc of unknown radius: a lens out of focus.
 
     Args:
-        radius: First guess, px.
+        radius: First guess, px; above 0.5, for a smaller disc is a point and nothing pulls at its radius.
         size: Side of the kernel; it must hold any radius that is to be found.
         boundary: What lies beyond the border.
         learnable: Whether the radius is unknown.
@@ -137,14 +150,16 @@ class Defocus(Blur):
     def __init__(self, radius: float, size: int = 41, boundary: Boundary = "reflect", learnable: bool = True):
         super().__init__(size, boundary)
         self.radius = Unknown("radius", radius, "positive", learnable=learnable)
+        if radius <= 0.5:
+            raise SettingError(f"A disc of radius {radius:g} px lies within one pixel and blurs nothing; take a radius above 0.5 px.")
         if radius > size // 2:
             raise SettingError(f"A radius of {radius:g} px does not fit into a kernel of {size} px; take size={2 * math.ceil(radius) + 1}.")
 
     def kernel(self) -> Tensor:
         return defocus_kernel(self.size, self.radius())
 
-    def estimates(self) -> dict[str, Any]:
-        return {"radius": numbers(self.radius()), "size": self.size}
+    def unknowns(self) -> dict[str, Any]:
+        return {"radius": numbers(self.radius())}
 
     def describe(self) -> str:
         return f"defocus with a disc of radius {say(self.radius(), 'px')}"
@@ -182,8 +197,8 @@ class MotionBlur(KernelBlur):
         super().__init__(motion_kernel(size, intensity, own_generator(self.name, seed)), boundary)
         self.intensity, self.seed = intensity, seed
 
-    def estimates(self) -> dict[str, Any]:
-        return {"size": self.size, "intensity": self.intensity, "seed": self.seed, **super().estimates()}
+    def unknowns(self) -> dict[str, Any]:
+        return {"intensity": self.intensity, "seed": self.seed, **super().unknowns()}
 
     def describe(self) -> str:
         return f"motion blur with a {self.size} x {self.size} px kernel of intensity {self.intensity:g}"
@@ -199,7 +214,8 @@ class FreeKernel(Blur):
         boundary: What lies beyond the border.
         sigma: The Gaussian that ``logits`` start from, px; None starts flat.
         seed: Of the network's input and weights.
-        start: A kernel (1, 1, K, K) for ``logits`` to start from instead.
+        start: A kernel (1, 1, K, K) for ``logits`` to start from instead. At no place does it start from less than a ten-thousandth of its
+            mean, for the softmax lets nothing grow that is almost zero.
 
     Attributes:
         logits: (1 or B, K*K), for ``logits``.
@@ -226,10 +242,13 @@ class FreeKernel(Blur):
         super().__init__(size, boundary)
         self.parametrisation = parametrisation
         if parametrisation == "logits":
-            if sigma is not None and sigma <= 0:
-                raise SettingError(f"sigma must be positive, not {sigma}.")
-            if start is None:
-                start = torch.ones(1, 1, size, size) if sigma is None else gaussian_kernel(size, sigma)
+            if start is not None:
+                start = start.clamp_min(1e-4 / size**2)
+            elif sigma is not None:
+                _check_sigma(sigma)
+                start = gaussian_kernel(size, sigma)
+            else:
+                start = torch.ones(1, 1, size, size)
             self.logits = nn.Parameter(start.flatten(1).clamp_min(1e-12).log())
         elif parametrisation == "network":
             if sigma is not None or start is not None:
@@ -265,20 +284,36 @@ def _linear(n_in: int, n_out: int, generator: torch.Generator) -> tuple[nn.Param
 
 
 @torch.no_grad()
-def tilt_to_centre(logits: Tensor, size: int) -> None:
+def tilt_to_centre(logits: Tensor, size: int, middle: float = 0.0) -> None:
     """Bring the centre of mass of softmax kernels to the middle, in place, by one Newton step; ``logits`` is (..., size * size).
 
     A blurred picture does not tell a shift of the kernel from the opposite shift of the picture. Of all centred kernels the nearest in
     relative entropy is the kernel tilted by an exponential, ``k exp(a . x)``, x in px, so that only ``a`` must be found. Where the mass is
-    hardly spread at all the step is damped.
+    hardly spread at all the step is damped. A kernel that is farther off than half of its spread would lose its shape, and the step
+    might not even converge: it is first moved by whole pixels.
+
+    Args:
+        logits: Of the kernels.
+        size: Their side, px.
+        middle: How far down and to the right of the middle pixel the centre belongs, px.
     """
-    axis = torch.arange(size, dtype=logits.dtype, device=logits.device) - size // 2
+    axis = torch.arange(size, dtype=logits.dtype, device=logits.device) - size // 2 - middle
     x = torch.stack([axis.repeat_interleave(size), axis.repeat(size)], 1)  # (K * K, 2)
+    mean, step = _newton(logits, x)
+    far = (mean * step).sum(-1, keepdim=True) > 0.25  # squared, the offset in units of the spread
+    down, across = (mean.round() * far).long()[..., None].unbind(-2)
+    place = torch.arange(size * size, device=logits.device)
+    logits.copy_(logits.gather(-1, (place // size + down) % size * size + (place + across) % size))
+    logits -= _newton(logits, x)[1] @ x.T
+
+
+def _newton(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The centres of mass of softmax kernels over the places ``x`` (K * K, 2), and the tilts that would bring them to 0, both (..., 2)."""
     weight = logits.softmax(-1)
     mean = weight @ x
     covariance = (weight[..., None, None] * x[:, :, None] * x[:, None, :]).sum(-3) - mean[..., None] * mean[..., None, :]
     damped = covariance + 0.1 * torch.eye(2, dtype=x.dtype, device=x.device)
-    logits -= torch.linalg.solve(damped, mean) @ x.T
+    return mean, torch.linalg.solve(damped, mean)
 
 
 def spread(kernel: Tensor) -> Tensor:
@@ -329,8 +364,7 @@ class VaryingBlur(Blur):
     def free(cls, size: int = 21, rows: int = 2, columns: int = 2, boundary: Boundary = "reflect", sigma: float = 2.0) -> VaryingBlur:
         """One whose kernels are unknown and start as Gaussians of ``sigma`` px."""
         _check_grid(rows, columns)
-        if sigma <= 0:
-            raise SettingError(f"sigma must be positive, not {sigma}.")
+        _check_sigma(sigma)
         return cls(gaussian_kernel(size, sigma).expand(rows, columns, size, size), boundary)
 
     def kernels(self) -> Tensor:
@@ -353,11 +387,17 @@ class VaryingBlur(Blur):
         if self.logits.requires_grad:
             tilt_to_centre(self.logits, self.size)
 
-    def estimates(self) -> dict[str, Any]:
+    def unknowns(self) -> dict[str, Any]:
         return {"rows": self.rows, "columns": self.columns, "kernels": numbers(self.kernels(), 4)}
 
     def describe(self) -> str:
         return f"blur that varies over the picture, {self.rows} x {self.columns} kernels of {self.size} x {self.size} px"
+
+
+def _check_sigma(sigma: float) -> None:
+    check_finite(sigma=sigma)
+    if sigma <= 0:
+        raise SettingError(f"sigma must be positive, not {sigma}.")
 
 
 def _check_grid(rows: int, columns: int) -> None:

@@ -27,7 +27,7 @@ def check_boundary(boundary: str) -> None:
 def check_kernel_size(size: int) -> None:
     """Raise :class:`SettingError` unless ``size`` is odd and at least 1, so that the kernel has a middle pixel."""
     if size < 1 or size % 2 == 0:
-        raise SettingError(f"A kernel must have an odd size, so that it has a middle; {size} is not odd: take {max(1, size - 1)}.")
+        raise SettingError(f"A kernel must have an odd size of at least 1, so that it has a middle, not {size}; take {max(1, size - 1)}.")
 
 
 def check_fits(height: int, width: int, kernel_height: int, kernel_width: int, boundary: str) -> None:

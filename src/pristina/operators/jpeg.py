@@ -99,6 +99,10 @@ class JPEG(Operator):
             y = torch.einsum("ij,bjhw->bihw", self.get_buffer("to_rgb"), planes) - 128
         return ((y + 128) / 255).clamp(0, 1)[..., :height, :width]
 
+    def nearest(self) -> Tensor:
+        """The nearest whole quality, (1 or B,): coders know no others."""
+        return self.quality().detach().round().clamp(1, 100)
+
     def quantisation(self) -> tuple[Tensor, Tensor]:
         """The tables for brightness and colour, each (1 or B, 1, 8, 8)."""
         quality = self.quality().view(-1, 1, 1, 1)
@@ -125,14 +129,14 @@ class JPEG(Operator):
 
     def degrade(self, x: Tensor, draw: Draw) -> Tensor:
         """Through a real coder (Pillow), at the nearest whole quality."""
-        quality = self.quality().detach().round().clamp(1, 100).expand(len(x)).tolist()
+        quality = self.nearest().expand(len(x)).tolist()
         return torch.stack([_pillow(one, int(q), self.subsample) for one, q in zip(x, quality, strict=True)]).to(x)
 
     def estimates(self) -> dict[str, Any]:
-        return {"quality": numbers(self.quality()), "subsample": self.subsample}
+        return {"quality": numbers(self.nearest()), "subsample": self.subsample}
 
     def describe(self) -> str:
-        return f"JPEG of quality {say(self.quality())}, colour {'halved' if self.subsample else 'in full'}"
+        return f"JPEG of quality {say(self.nearest())}, colour {'halved' if self.subsample else 'in full'}"
 
 
 def estimate_quality(y: Pictures) -> PerPicture:

@@ -77,7 +77,7 @@ def motion_kernel(size: int, intensity: float, generator: torch.Generator) -> Te
     """The trace of a shaking camera, (1, 1, size, size): centred, not negative, of sum 1.
 
     Args:
-        size: Side in pixels, odd.
+        size: Side in pixels, odd. Below 5 there is no room for a path, and every seed gives the same blob.
         intensity: From 0, a nearly straight stroke, to 1, long and erratic.
         generator: All randomness comes from here.
 
@@ -158,7 +158,7 @@ def load_kernels(path: str | Path) -> list[Tensor]:
     Sides are brought to the next odd number with zeros.
 
     Raises:
-        InputError: There is no such file, or no kernel in it.
+        InputError: There is no such file, it is damaged, or there is no kernel in it.
         MissingExtra: The package that reads this kind of file is not installed: h5py for MATLAB 7.3 files, scipy for older ones.
     """
     path = Path(path)
@@ -166,7 +166,12 @@ def load_kernels(path: str | Path) -> list[Tensor]:
         head = path.read_bytes()[:128]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give the path of a MATLAB file of kernels.") from error
-    arrays = _read_hdf5(path) if b"MATLAB 7.3" in head else _read_mat(path)
+    try:
+        arrays = _read_hdf5(path) if b"MATLAB 7.3" in head else _read_mat(path)
+    except MissingExtra:
+        raise
+    except Exception as error:  # what the readers raise at damaged files is of many kinds
+        raise InputError(f"{path} is damaged, or no MATLAB file of kernels; get it anew.") from error
     kernels = [_as_kernel(a) for a in arrays if a.ndim == 2 and min(a.shape) >= 3 and max(a.shape) <= 129 and a.min() >= 0 and a.sum() > 0]
     if not kernels:
         raise InputError(f"{path} holds no kernel: no array of 3 to 129 px a side without negative numbers.")

@@ -35,6 +35,8 @@ class LearnedOperator(Operator):
         super().__init__()
         if width < 1 or depth < 2:
             raise SettingError(f"width must be at least 1 and depth at least 2, not {width} and {depth}.")
+        if channels < 1:
+            raise SettingError(f"channels must be at least 1, not {channels}.")
         self.depth = depth
         generator = own_generator(self.name, seed)
         sides = [channels, *[width] * (depth - 1), channels]
@@ -47,6 +49,8 @@ class LearnedOperator(Operator):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.weights[0].shape[2]:
             raise OperatorError(f"This operator is for pictures of {self.weights[0].shape[2]} channels, not {x.shape[1]}.")
+        if min(x.shape[-2:]) < 2:
+            raise OperatorError(f"This operator mirrors the border and needs 2 px at least, not {x.shape[-1]} x {x.shape[-2]}.")
         h = x
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = _per_picture(F.silu(h) if i else h, weight, bias)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from pristina.errors import OperatorError, PictureError, SettingError
+from pristina.errors import OperatorError, SettingError
+from pristina.image.picture import Picture
 from pristina.operators.base import Operator
 from pristina.operators.unknown import own_generator
 
@@ -58,18 +57,13 @@ class Mask(Operator):
         Raises:
             PictureError: The file cannot be read as a picture.
         """
-        try:
-            with Image.open(file) as picture:
-                grey = np.array(picture.convert("L"))
-        except OSError as error:
-            raise PictureError(f"The mask {file} cannot be read as a picture: {error}.") from error
-        return cls(torch.from_numpy(grey >= 128)[None, None])
+        return cls((Picture.open(file).pixels.mean(0) > 0.5)[None, None])
 
     def mask(self, height: int, width: int) -> Tensor:
         """The mask of a picture of this size, (1 or B, 1, H, W).
 
         Raises:
-            OperatorError: The mask has another size, or the hole would swallow the picture.
+            OperatorError: The mask has another size, or nothing of the picture would be left.
         """
         if self.box is not None:
             if self.box >= min(height, width):
@@ -79,7 +73,10 @@ class Mask(Operator):
             mask[..., top : top + self.box, left : left + self.box] = 0
             return mask
         if self.drop is not None:
-            return (torch.rand(1, 1, height, width, generator=own_generator(self.name, self.seed)) >= self.drop).float()
+            mask = (torch.rand(1, 1, height, width, generator=own_generator(self.name, self.seed)) >= self.drop).float()
+            if not mask.any():
+                raise OperatorError(f"drop={self.drop:g} leaves no pixel of a {width} x {height} px picture; take a smaller share.")
+            return mask
         mask = self.get_buffer("given")
         if mask.shape[-2:] != (height, width):
             raise OperatorError(

@@ -42,7 +42,6 @@ class Radon(Operator):
         """Sinograms, (B, C, size, n_angles): detectors down, angles across."""
         if tuple(x.shape[-2:]) != (self.size, self.size):
             raise OperatorError(f"This scanner holds pictures of {self.size} x {self.size} px, not {x.shape[-1]} x {x.shape[-2]}.")
-        n, channels = x.shape[:2]
         # detector coordinate u across, ray coordinate v down, both in units of half the side between the outer pixel centres
         line = torch.linspace(-1, 1, self.size, dtype=x.dtype, device=x.device)
         u, v = line[None], line[:, None]
@@ -50,10 +49,10 @@ class Radon(Operator):
         for i in range(self.n_angles):
             angle = math.pi * i / self.n_angles
             cos, sin = math.cos(angle), math.sin(angle)
-            grid = torch.stack([cos * u + sin * v, cos * v - sin * u], -1).expand(n, -1, -1, -1)
+            grid = torch.stack([cos * u + sin * v, cos * v - sin * u], -1).expand(len(x), -1, -1, -1)
             turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
             projections.append(turned.mean(2))
-        return torch.stack(projections, 3).view(n, channels, self.size, self.n_angles)
+        return torch.stack(projections, 3)
 
     def picture_size(self, height: int, width: int) -> tuple[int, int]:
         return self.size, self.size

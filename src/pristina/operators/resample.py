@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pristina.errors import OperatorError, SettingError
 from pristina.operators.base import Operator
-from pristina.operators.blur import FreeKernel, spread
+from pristina.operators.blur import FreeKernel, spread, tilt_to_centre
 from pristina.operators.convolve import Boundary, check_fits
 from pristina.operators.kernels import gaussian_kernel
 from pristina.operators.unknown import numbers, say
@@ -23,7 +23,7 @@ class Downsample(Operator):
     Args:
         factor: How many pixels become one, along each side; at least 2.
         how: ``area``: the mean of each factor x factor block. ``bicubic``: the anti-aliased cubic filter (a = -0.5) of most image programs.
-            ``kernel``: an unknown kernel, then every factor-th pixel.
+            ``kernel``: an unknown kernel, kept in place while it is fitted, then every factor-th pixel.
         size: For ``kernel``: its side, odd; 4 factor + 1 if None. It starts as a Gaussian of factor / 2 px, placed so that reduction and
             enlargement keep the picture where it is.
         boundary: For ``kernel``: what lies beyond the border.
@@ -40,11 +40,12 @@ class Downsample(Operator):
         self.factor, self.how = factor, how
         if how == "kernel":
             size = 4 * factor + 1 if size is None else size
-            start = gaussian_kernel(size, factor / 2)
+            self.blur = FreeKernel(size, "logits", boundary, sigma=factor / 2)
             if factor % 2 == 0:  # the middle of an even block lies between two pixels
+                start = gaussian_kernel(size, factor / 2)
                 start = (start + start.roll(1, -1)) / 2
                 start = (start + start.roll(1, -2)) / 2
-            self.blur = FreeKernel(size, "logits", boundary, start=start)
+                self.blur.logits.data = start.flatten(1).clamp_min(1e-12).log()
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -73,6 +74,10 @@ class Downsample(Operator):
     def check(self, y: Tensor) -> None:
         if self.how == "kernel":
             check_fits(*self.picture_size(*y.shape[-2:]), self.blur.size, self.blur.size, self.blur.boundary)
+
+    def project(self) -> None:
+        if self.how == "kernel":
+            tilt_to_centre(self.blur.logits, self.blur.size, 0.0 if self.factor % 2 else 0.5)
 
     def estimates(self) -> dict[str, Any]:
         known: dict[str, Any] = {"factor": self.factor, "how": self.how}

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from pristina.errors import OperatorError
 from pristina.operators.base import Compose, Operator
-from pristina.operators.blur import Blur, VaryingBlur
+from pristina.operators.blur import Blur, KernelBlur, VaryingBlur
 from pristina.operators.convolve import Boundary, check_fits, convolve
 from pristina.operators.mask import Mask
 from pristina.operators.noise import Noise
@@ -197,7 +197,7 @@ def spectrum(operator: Operator, height: int, width: int, *, device: torch.devic
         threshold: Singular values of a blur below this count as zero.
 
     Raises:
-        OperatorError: No cheap decomposition is known.
+        OperatorError: No cheap decomposition is known, or a given kernel changes the brightness.
 
     Example:
         >>> from pristina.operators.mask import Mask
@@ -214,6 +214,8 @@ def spectrum(operator: Operator, height: int, width: int, *, device: torch.devic
         if isinstance(part, Downsample) and part.how == "area":
             return BlockMeanSpectrum(part.factor, height, width, torch.device(device))
         if isinstance(part, Blur) and not isinstance(part, VaryingBlur):
+            if isinstance(part, KernelBlur) and (part.kernel().sum((1, 2, 3)) - 1).abs().max() > 1e-3:
+                raise OperatorError("The kernel's sum is not 1, and on [-1, 1] such a blur is not linear; divide the kernel by its sum.")
             return BlurSpectrum(part.kernel().detach().to(device), height, width, part.boundary, threshold)
     raise OperatorError(
         f"There is no cheap singular value decomposition of: {operator.describe()}. Take one blur, reduction by area or mask, "

@@ -42,13 +42,12 @@ class Unknown(nn.Module):
         super().__init__()
         self.range: Range = range
         self.limit = limit
+        check_finite(**{name: value})
         guess = torch.as_tensor(value, dtype=torch.float32).clone()[None]
-        if not torch.isfinite(guess).all():
-            raise SettingError(f"{name} must be a finite number, not {value}.")
         if range == "positive" and not (guess > 0).all():
-            raise SettingError(f"{name} must be positive, not {value}.")
+            raise SettingError(f"{name} must be positive, not {say(guess)}.")
         if range == "share" and not ((guess > 0) & (guess < limit)).all():
-            raise SettingError(f"{name} must lie between 0 and {limit:g}, without the ends, not {value}.")
+            raise SettingError(f"{name} must lie between 0 and {limit:g}, without the ends, not {say(guess)}.")
         if range == "positive":
             guess = guess.log()
         elif range == "share":
@@ -66,6 +65,14 @@ class Unknown(nn.Module):
     def over_pictures(self) -> Tensor:
         """The present value as (1 or B, 1, 1, 1), to go with a batch of pictures; for single numbers."""
         return self().view(-1, 1, 1, 1)
+
+
+def check_finite(**values: float | Sequence[float] | Tensor) -> None:
+    """Raise :class:`SettingError` if one of these is NaN or infinite: comparisons let NaN pass, and infinity is no length or angle."""
+    for name, value in values.items():
+        given = torch.as_tensor(value, dtype=torch.float32)
+        if not torch.isfinite(given).all():
+            raise SettingError(f"{name} must be a finite number, not {say(given)}.")
 
 
 def own_generator(word: str, seed: int) -> torch.Generator:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pristina.errors import OperatorError, SettingError
 from pristina.operators.base import Compose, Operator
 from pristina.operators.blur import GaussianBlur
-from pristina.operators.unknown import numbers, own_generator, say
+from pristina.operators.unknown import check_finite, numbers, own_generator, say
 
 
 class Elastic(Operator):
@@ -36,6 +36,7 @@ class Elastic(Operator):
 
     def __init__(self, amplitude_px: float = 3.0, scale_px: float = 32.0, extent_px: int = 256, seed: int = 0, learnable: bool = True):
         super().__init__()
+        check_finite(amplitude_px=amplitude_px, scale_px=scale_px)
         if amplitude_px < 0:
             raise SettingError(f"amplitude_px must not be negative ({amplitude_px:g}).")
         if scale_px < 1:
@@ -131,6 +132,8 @@ class Turbulence(Compose):
         seed: int = 0,
         learnable: bool = True,
     ):
+        if tilt_px < 0:
+            raise SettingError(f"tilt_px must not be negative ({tilt_px:g}).")
         tilt = Elastic(tilt_px, scale_px, extent_px, seed, learnable)
         super().__init__([tilt, GaussianBlur(sigma, size, learnable=learnable)])
 

@@ -13,7 +13,7 @@ from pristina.errors import SettingError
 from pristina.operators.base import Operator
 from pristina.operators.convolve import convolve
 from pristina.operators.kernels import gaussian_kernel, line_kernel
-from pristina.operators.unknown import Unknown, numbers, own_generator, say
+from pristina.operators.unknown import Unknown, check_finite, numbers, own_generator, say
 from pristina.operators.warp import warp
 
 N_HARMONICS = 3  # of a drop's outline
@@ -47,6 +47,7 @@ class Rain(Operator):
         learnable: bool = True,
     ):
         super().__init__()
+        check_finite(angle=angle)
         if not 0 < density < 1:
             raise SettingError(f"density must lie between 0 and 1, not {density:g}.")
         if not 1 <= length_px <= 200:
@@ -67,6 +68,7 @@ class Rain(Operator):
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must serve runs with gradients too
 def _streaks(height: int, width: int, density: float, length_px: float, angle: float, seed: int) -> Tensor:
     """Streaks of differing brightness on black, (1, 1, H, W), in [0, 1]."""
     stroke = line_kernel(2 * math.ceil(length_px / 2) + 5, length_px, math.radians(angle))
@@ -111,6 +113,7 @@ class WaterDrops(Operator):
         super().__init__()
         if not 1 <= count <= 1000:
             raise SettingError(f"count must lie between 1 and 1000, not {count}.")
+        check_finite(radius_px=radius_px, refraction=refraction, blur_px=blur_px)
         for name, value in (("radius_px", radius_px), ("refraction", refraction), ("blur_px", blur_px)):
             if not value > 0:
                 raise SettingError(f"{name} must be positive, not {value:g}.")
@@ -141,6 +144,7 @@ class WaterDrops(Operator):
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _drops(height: int, width: int, count: int, radius_px: float, refraction: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Soft outlines (1, 1, H, W), shades (1, 1, H, W) and displacements (1, 2, H, W) of all drops; a later one lies over an earlier."""
     generator = own_generator("drops", seed)

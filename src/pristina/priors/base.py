@@ -47,7 +47,7 @@ class SizeRule:
         if self.fixed and (height, width) != (self.native, self.native):
             raise SizeError(
                 f"This prior takes pictures of exactly {self.native} x {self.native} px, not {width} x {height}; "
-                "resize the picture, or go through pristina.restore, which does."
+                "crop it or bring it to that size, or take a prior for pictures of any size, such as photos."
             )
         if min(height, width) < self.minimum:
             raise SizeError(f"The picture is {width} x {height} px; this prior needs at least {self.minimum} px a side.")

@@ -80,14 +80,16 @@ def invert(prior: Prior, x: Pictures, steps: int = 10, *, refine: int = 20, tole
     """The noise ``z`` with ``generate(prior, z, steps, clip=False) = x``: the sampler run backwards.
 
     Going from s to t, the noise must be evaluated at the unknown end ``x_t``. The plain inverse evaluates it at ``x_s`` instead and is off
-    by a quarter at ten steps; here ``x_t`` is refined by fixed-point iteration with Anderson acceleration of depth one.
+    by a quarter at ten steps; here ``x_t`` is refined by fixed-point iteration whose steps are stretched by a factor taken from the last two
+    moves: at first that is Anderson acceleration of depth one; later the earlier of the two moves has been stretched itself.
 
     Args:
         prior: The diffusion prior.
         x: Pictures, (B, C, H, W), in [0, 1].
         steps: Network calls of the map to invert.
         refine: Network calls a step at most; 1 is the plain inverse.
-        tolerance: Refinement of a step ends when ``x_t`` moves by less than this (relative, in every picture).
+        tolerance: Refinement of a step ends when ``x_t`` moves by less than this (relative, in every picture, so that a picture is refined
+            on while a neighbour is, and may differ by about the tolerance from what it would be alone; 0 refines all the way).
 
     Returns:
         Noise, (B, C, H, W). It is standard normal only if ``x`` is a typical picture of the prior.

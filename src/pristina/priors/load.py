@@ -67,7 +67,10 @@ def load_network(path: Path, kind: str) -> tuple[PatchUNet, dict[str, Any]]:
     if header is None:
         raise CheckpointError(f"{path} is safetensors, but not written by pristina: it holds no settings.")
     if header.get("kind") != kind:
-        raise CheckpointError(f"{path} holds weights of kind {header.get('kind')!r}; {kind!r} is needed here.")
+        fitting = [name for name, ours in shipped().items() if (read_header(ours) or {}).get("kind") == kind]
+        raise CheckpointError(
+            f"{path} holds weights of kind {header.get('kind')!r}; {kind!r} is needed here, as in {', '.join(fitting) or 'none of those shipped'}."
+        )
     network = PatchUNet(header["network"])
     found = network.load_state_dict(read_tensors(path), strict=False)
     if found.missing_keys or found.unexpected_keys:

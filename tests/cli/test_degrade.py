@@ -1,0 +1,69 @@
+"""``pristina degrade``: the picture is what its record says."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def save(path, levels):
+    Image.fromarray(levels).save(path)
+    return path
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-o", "in.png"], "is to be read"),
+        (["-o", "folder/../in.png"], "is to be read"),
+        (["-o", "out.png", "--record", "in.png"], "is to be read"),
+        (["-o", "mask.png", "--operator", "noise:sigma=1 | mask: file = mask.png"], "is to be read"),
+        (["-o", "out.png", "--record", "out.png"], "same file"),
+        (["-o", ""], "is a folder"),
+        (["-o", "out.png", "--record", ""], "is a folder"),
+        (["-o", "out.png", "--record", "folder"], "is a folder"),
+        (["-o", "taken.png"], "is a folder"),
+        (["-o", "in.png/out.png"], "is a file, not a folder"),
+        (["-o", "a" * 300 + ".png"], "cannot be written"),
+        (["-o", "transparent.jpg", "--operator", "area:factor=2"], "JPEG cannot hold"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_nothing_written(pristina, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken.png.json").mkdir()
+    save("in.png", np.full((16, 16, 4), 128, np.uint8))
+    save("mask.png", np.full((16, 16), 255, np.uint8))
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    operator = [] if "--operator" in words else ["--operator", "noise:sigma=0.1"]
+    assert sentence in pristina("degrade", "in.png", *words, *operator, status=2)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_noise_in_grey_pictures_is_as_strong_as_the_record_says(pristina, tmp_path):
+    grey, out = save(tmp_path / "in.png", np.full((64, 64), 128, np.uint8)), tmp_path / "out.png"
+    pristina("degrade", grey, "-o", out, "--operator", "noise:sigma=0.1")
+    assert pixels(out).shape == (64, 64) and abs(pixels(out).std() / 255 - 0.1) < 0.005
+    pristina("degrade", grey, "-o", out, "--operator", "haze | noise:sigma=0.1")  # air has a colour, and so has the picture then
+    assert pixels(out).shape == (64, 64, 3) and abs(pixels(out).std() / 255 - 0.1) < 0.005
+
+
+def test_the_record_tells_what_left_the_range(pristina, picture_file, tmp_path):
+    record = tmp_path / "r.json"
+    pristina("degrade", picture_file, "-o", tmp_path / "out.png", "--operator", "noise:sigma=0.3 | jpeg:quality=90", "--record", record)
+    noise, jpeg = json.loads(record.read_text())["out_of_range"]
+    assert 0.1 < noise < 0.4 and jpeg == 0
+
+
+def test_what_reading_changed_is_told_and_transparency_stays(pristina, tmp_path):
+    clear = Image.fromarray(np.full((16, 16, 4), 100, np.uint8))
+    clear.save(tmp_path / "in.png", save_all=True, append_images=[Image.new("RGBA", (16, 16))])
+    out = tmp_path / "out.png"
+    assert "note: The file holds several frames" in pristina("degrade", tmp_path / "in.png", "-o", out, "--operator", "area:factor=2")
+    assert pixels(out).shape == (8, 8, 4) and (pixels(out)[..., 3] == 100).all()
