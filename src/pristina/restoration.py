@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from pristina.auto import choose
-from pristina.errors import InputError, SettingError
+from pristina.errors import InputError, SettingError, SizeError
 from pristina.image.fit import fit
 from pristina.image.look import look
-from pristina.image.picture import Picture
+from pristina.image.picture import MAX_PIXELS, Picture
 from pristina.methods.base import Cost, Result
 from pristina.methods.index import Entry, make_settings, method
 from pristina.methods.uncertainty import sampled
@@ -174,11 +174,18 @@ def restore(
     loaded = load_weights(entry.prior, prior, device=where)
 
     y = picture.pixels[None].to(where)
-    if entry.operator == "size" and form is not None and form.picture_size(*y.shape[-2:]) == y.shape[-2:]:
-        raise InputError(
-            f"{method} uses an operator only to learn the picture's size, as with bicubic:factor=4, and {form.describe()!r} does not change "
-            "it; leave it out, or take a method that uses it."
-        )
+    if form is not None:
+        form = form.to(where)
+        size = form.picture_size(*y.shape[-2:])
+        if size[0] * size[1] > MAX_PIXELS:
+            raise SizeError(f"The restored picture would have {size[1]} x {size[0]} px, more than {MAX_PIXELS:,}; take a smaller factor.")
+        if entry.operator == "size":
+            if size == y.shape[-2:]:
+                raise InputError(
+                    f"{method} uses an operator only to learn the picture's size, as with bicubic:factor=4, and {form.describe()!r} does not "
+                    "change it; leave it out, or take a method that uses it."
+                )
+            y, form = Observation(y, form).initial(), None
     rule = SizeRule() if loaded is None else loaded.size_rule
     if form is not None and any(isinstance(part, Grey) for part in form.modules()) and (y == y[:, :1]).all():
         y, picture = y[:, :1], dataclasses.replace(picture, grey=False)
@@ -186,7 +193,6 @@ def restore(
         y, back, note = fit(y, multiple=rule.multiple, minimum=rule.minimum, native=rule.native, fixed=rule.fixed)
         notes += [note] if note else []
     else:
-        form = form.to(where)
 
         def back(x: Tensor) -> Tensor:
             return x

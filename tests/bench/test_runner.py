@@ -128,6 +128,8 @@ def test_a_cell_is_run_again_when_anything_it_depends_on_changes():
         keys(replace(suite, rows=(Row("diipp", "diipp", "DIIP"),)))
     with pytest.raises(InputError, match=r"suite cannot do x2 \(areas:factor=2\): There is no operator 'areas'"):
         keys(replace(suite, tasks=(replace(suite.tasks[1], recipe="areas:factor=2"),)))
+    with pytest.raises(InputError, match="There is no operator 'areas'"):
+        keys(replace(suite, tasks=(replace(suite.tasks[1], form="areas:factor=2"),)))
 
 
 def test_a_compiled_network_has_cells_of_its_own(monkeypatch):

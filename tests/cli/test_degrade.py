@@ -61,6 +61,11 @@ def test_the_record_tells_what_left_the_range(pristina, picture_file, tmp_path):
     assert 0.1 < noise < 0.4 and jpeg == 0
 
 
+def test_numbers_are_recorded_however_small(pristina, picture_file, tmp_path):
+    pristina("degrade", picture_file, "-o", tmp_path / "out.png", "--operator", "noise:sigma=1e-9")
+    assert json.loads((tmp_path / "out.png.json").read_text())["parameters"]["sigma"] == pytest.approx(1e-9, rel=1e-4)
+
+
 def test_what_reading_changed_is_told_and_transparency_stays(pristina, tmp_path):
     clear = Image.fromarray(np.full((16, 16, 4), 100, np.uint8))
     clear.save(tmp_path / "in.png", save_all=True, append_images=[Image.new("RGBA", (16, 16))])

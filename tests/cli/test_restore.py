@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from pristina import restore
-from pristina.errors import InputError, PristinaError, SettingError
+from pristina.errors import InputError, PristinaError, SettingError, SizeError
 from pristina.methods.blind_dps import BlindDPS
 from pristina.methods.diip import DIIP
 from pristina.methods.index import METHODS, make_settings
@@ -116,6 +116,7 @@ def test_mistakes_end_with_a_sentence_and_nothing_written(pristina, prior_file, 
         ({"settings": {"iterations": [3]}}, "iterations must be a whole number; [3] is not"),
         ({"settings": {"learning_rate": "fast"}}, "learning_rate must be a finite number"),
         ({"seed": 1.5}, "seed missing"),
+        ({"seed": True}, "seed missing"),
         ({"samples": "3"}, "samples missing"),
         ({"method": ["bird"], "prior": 3, "recipe": 7}, "method, prior, recipe missing"),
     ],
@@ -187,9 +188,13 @@ def test_a_picture_without_colour_gets_some(pristina, prior_file, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["diip", "mmse"])
-def test_an_operator_says_the_size_to_methods_that_do_not_use_it(method):
+def test_an_operator_says_the_size_to_methods_that_do_not_use_it(method, prior_file):
     settings = {"iterations": 1} if method == "diip" else {}
-    assert restore(Y, method=method, prior=PRIOR, operator="area:factor=2", settings=settings).picture.size == (32, 32)
+    for prior in (PRIOR, prior_file):  # the second takes multiples of 4 px only
+        picture = restore(Y[:, :11, :5], method=method, prior=prior, operator="area:factor=2", settings=settings).picture
+        assert picture.size == (22, 10)
+    with pytest.raises(SizeError, match="160000 x 160000 px, more than"):
+        restore(Y, method=method, prior=PRIOR, operator="area:factor=10000")
 
 
 def test_a_prior_of_one_channel_gives_three():
@@ -252,6 +257,14 @@ def test_a_clean_picture_is_left_alone(pristina, tmp_path):
     again = tmp_path / "again.png"
     pristina("restore", clean, "-o", again, "--like", record)
     assert np.array_equal(pixels(again), pixels(clean))
+
+
+def test_an_interruption_is_told(pristina, picture_file, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pristina.operators.index.parse_recipe", interrupted)
+    assert "interrupted" in pristina("degrade", picture_file, "-o", tmp_path / "out.png", "--operator", "noise:sigma=0.1", status=130)
 
 
 def test_unknown_flags_are_refused(pristina, picture_file):

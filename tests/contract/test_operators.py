@@ -361,6 +361,7 @@ def test_other_misfits() -> None:
         (lambda: make("haze")(x[:, :1]), "3 channels"),
         (lambda: make("learned")(x[:, :1]), "3 channels"),
         (lambda: make("learned")(x[..., :1, :1]), "2 px at least"),
+        (lambda: make("jpeg:quality=20").degrade(torch.zeros(1, 3, 1, 70_000), Draw(generators(0, 1), 1)), "at most 65500 px"),
         (lambda: make("blur:sigma=1,size=5").for_batch(2).for_batch(3), "for 2 pictures, not for 3"),
         (lambda: spectrum(KernelBlur(torch.ones(1, 1, 3, 3) / 8), 12, 12), "divide the kernel by its sum"),
         (lambda: Mask(torch.ones(1, 1, 8, 8))(x), "mask of the picture's size"),

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import convolve as scipy_convolve
 
+from pristina.cli import main
 from pristina.cli.train import Pairs
 from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.methods.conditional_ddpm import ConditionalDDPM, conditional_ddpm
@@ -123,6 +124,18 @@ def test_jpeg_is_pillows_and_down_up_keeps_flat_pictures():
     grain = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     errors = [float((jpeg(grain, q) - (255 * grain).round() / 255).square().mean()) for q in (5, 30, 95)]
     assert errors == sorted(errors, reverse=True) and errors[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"), [("a.txt", "call them a.safetensors"), ("d.safetensors", "is a folder"), ("start.safetensors", "overwritten")]
+)
+def test_where_the_weights_go_is_checked_before_any_work(tmp_path, capfd, out, sentence):
+    (tmp_path / "d.safetensors").mkdir()
+    (tmp_path / "start.safetensors").write_bytes(b"")
+    words = ["train", "indi", "--data", tmp_path, "--out", tmp_path / out, "--start", tmp_path / "start.safetensors", "--images", "8"]
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 2 and sentence in " ".join(capfd.readouterr().err.split())
 
 
 def test_recipes_that_cannot_be():

@@ -116,6 +116,8 @@ class Bench:
             for task in self.suite.tasks:
                 try:
                     y = fingerprint(degrade(task, self.truth, seed).y)
+                    for form in filter(None, (task.form, *(row.form for row in self.suite.rows))):
+                        parse_recipe(form, seed, unknown=True)
                 except InputError as error:
                     raise InputError(f"{self.suite.name} cannot do {task.name} ({task.recipe}): {error}") from error
                 for row in self.suite.rows:

@@ -23,6 +23,7 @@ app = App(
     help="Restore pictures when nobody knows what happened to them.",
     version_flags=["--version"],
     default_parameter=Parameter(converter=whole, negative_iterable=()),
+    suppress_keyboard_interrupt=False,
 )
 app.command("pristina.cli.restore:restore", name="restore", help="Restore a picture.")
 app.command("pristina.cli.degrade:degrade", name="degrade", help="Damage a picture in a known way.")
@@ -41,5 +42,5 @@ def main(words: list[str] | None = None) -> None:
         print(f"pristina: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("pristina: interrupted; nothing was written.", file=sys.stderr)
+        print("pristina: interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -161,7 +161,11 @@ def _read_record(path: Path) -> dict[str, Any]:
     machine = old.get("machine") if isinstance(old, dict) else None
     said = {**old, **machine} if isinstance(machine, dict) else {}
     kinds = {"method": str, "prior": str | None, "recipe": str | None, "settings": dict, "seed": int, "samples": int}
-    wrong = [name for name, kind in (kinds | {"device": str, "threads": int}).items() if not isinstance(said.get(name, ...), kind)]
+    wrong = [
+        name
+        for name, kind in (kinds | {"device": str, "threads": int}).items()
+        if not isinstance(said.get(name, ...), kind) or isinstance(said[name], bool)
+    ]
     if wrong:
         raise InputError(f"{path} is not a record of pristina restore: {', '.join(wrong)} missing or of a wrong type.")
     names = {"recipe": "operator", "settings": "set"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from pristina.errors import MissingExtra, SettingError
+from pristina.errors import InputError, MissingExtra, SettingError
 
 if TYPE_CHECKING:
     from pristina.training.loop import Schedule
@@ -45,12 +45,19 @@ class Run:
     workers: int = 1
     seed: int = 0
 
-    def schedule(self) -> Schedule:
-        """What the training loop takes.
+    def schedule(self, out: Path, start: Path | None = None) -> Schedule:
+        """What the training loop takes, once it is sure that the weights can be written to ``out`` in the end.
 
         Raises:
             MissingExtra: The packages for training are not there.
+            InputError: ``out`` does not end in .safetensors.
+            PictureError: What the training leaves cannot be written.
         """
+        from pristina.image.picture import check_outputs
+
+        if out.suffix != ".safetensors":
+            raise InputError(f"Weights are written as safetensors; call them {out.with_suffix('.safetensors').name}, not {out.name}.")
+        check_outputs([], [out, *(out.with_suffix(ending) for ending in (".jsonl", ".png", ".state.pt"))], inputs=[start])
         try:
             import accelerate  # noqa: F401
         except ImportError as error:
@@ -126,7 +133,7 @@ def prior(
     resume
         Go on with an interrupted run.
     """
-    schedule = run.schedule()
+    schedule = run.schedule(out, start)
     from pristina.training.prior import PriorTraining, train_prior
 
     whole = crop == "whole"
@@ -204,7 +211,7 @@ def indi(
     eps
         The size of that noise, in [0, 1] units.
     """
-    schedule = run.schedule()
+    schedule = run.schedule(pairs.out, pairs.start)
     from pristina.training.indi import InDITraining, train_indi
 
     settings = InDITraining(**pairs.settings(), loss=loss, times=times, a=a, noise=noise, eps=eps)
@@ -214,7 +221,7 @@ def indi(
 @app.command
 def conditional(*, pairs: AnyPairs, run: AnyRun = Run()) -> None:
     """Train a conditional diffusion network on the same pairs, to compare with InDI."""
-    schedule = run.schedule()
+    schedule = run.schedule(pairs.out, pairs.start)
     from pristina.training.conditional import train_conditional
     from pristina.training.pairs import PairTraining
 
@@ -234,7 +241,7 @@ def kernel_prior(*, out: Path, size: int = 32, resume: bool = False, run: AnyRun
     resume
         Go on with an interrupted run.
     """
-    schedule = run.schedule()
+    schedule = run.schedule(out)
     from pristina.training.kernel_prior import KernelTraining, train_kernel_prior
 
     train_kernel_prior(out, KernelTraining(size_px=size), schedule, resume=resume)

@@ -131,6 +131,7 @@ def convert(
     """
     import torch
 
+    from pristina.image.picture import check_outputs
     from pristina.priors.checkpoints.detect import open_checkpoint
     from pristina.priors.checkpoints.format import save_weights
     from pristina.priors.checkpoints.header import read_header
@@ -139,6 +140,7 @@ def convert(
     if out.suffix != ".safetensors":
         raise InputError(f"The output is written as safetensors; call it {out.with_suffix('.safetensors').name}, not {out.name}.")
     path = find_weights(source)
+    check_outputs([], [out], inputs=[path])
     if path.suffix == ".safetensors" and read_header(path) is not None:
         raise CheckpointError(f"{path} was written by pristina already; there is nothing to convert.")
     recipe, tensors = open_checkpoint(path, reading)

@@ -90,7 +90,7 @@ def method(name: str) -> Entry:
         SettingError: There is none.
     """
     if name not in METHODS:
-        raise SettingError(f"There is no method {name!r}; there are {', '.join(METHODS)}.")
+        raise SettingError(f"There is no method {name!r}; there are auto, {', '.join(METHODS)}.")
     return METHODS[name]
 
 

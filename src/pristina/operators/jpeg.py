@@ -20,6 +20,7 @@ from pristina.types import Draw, PerPicture, Pictures
 Rounding = Literal["straight", "soft"]
 
 # The example quantisation tables of ITU-T T.81, annex K.1, which nearly every coder scales.
+MAX_SIDE = 65_500  # of the common coders
 LUMA = [
     [16, 11, 10, 16, 24, 40, 51, 61],
     [12, 12, 14, 19, 26, 58, 60, 55],
@@ -129,6 +130,8 @@ class JPEG(Operator):
 
     def degrade(self, x: Tensor, draw: Draw) -> Tensor:
         """Through a real coder (Pillow), at the nearest whole quality."""
+        if max(x.shape[-2:]) > MAX_SIDE:
+            raise OperatorError(f"JPEG holds pictures of at most {MAX_SIDE} px a side, not {x.shape[-1]} x {x.shape[-2]} px.")
         quality = self.nearest().expand(len(x)).tolist()
         return torch.stack([_pillow(one, int(q), self.subsample) for one, q in zip(x, quality, strict=True)]).to(x)
 

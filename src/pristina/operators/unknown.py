@@ -89,7 +89,7 @@ def numbers(value: Tensor, digits: int = 6) -> Any:
 def _rounded(value: Any, digits: int) -> Any:
     if isinstance(value, list):
         return [_rounded(v, digits) for v in value]
-    return round(float(f"{value:.{digits}g}"), 8)
+    return float(f"{value:.{digits}g}")
 
 
 def say(value: Tensor, unit: str = "", scale: float = 1.0) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pristina.errors import CheckpointError
+from pristina.image.picture import atomic
 from pristina.priors.checkpoints.header import KEY
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
     """Write ``tensors`` (floating ones as ``dtype``) and ``header`` (JSON) to ``path``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
     cast = {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in tensors.items()}
-    save_file(cast, beside, metadata={KEY: json.dumps(header, sort_keys=True)})
-    os.replace(beside, path)
+    with atomic(path) as beside:
+        save_file(cast, beside, metadata={KEY: json.dumps(header, sort_keys=True)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
