@@ -216,6 +216,12 @@ def test_the_examples_of_arguments_that_must_be_given_can_be_read(word: str) -> 
     parse_recipe(f"{word}:{OPERATORS[word].example}").describe()
 
 
+def test_an_unknown_kernel_starts_as_a_gaussian() -> None:
+    start = parse_recipe("kernel:size=15")
+    assert torch.equal(start.logits, parse_recipe("motion:size=15", unknown=True).logits)
+    assert torch.equal(start.logits, parse_recipe("kernel:size=15,sigma=1.875").logits)
+
+
 def test_a_word_that_comes_again_draws_something_else() -> None:
     first, second = parse_recipe("motion:size=15 | motion:size=15", 3).parts
     assert torch.equal(first.kernel(), parse_recipe("motion:size=15", 3).kernel())

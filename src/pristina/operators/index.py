@@ -80,6 +80,8 @@ def _kernel(
     sigma: float | None = None,
     seed: int = 0,
 ) -> Operator:
+    if parametrisation == "logits" and sigma is None:
+        return _free(size, boundary)
     return FreeKernel(size, parametrisation, boundary, sigma, seed)
 
 
