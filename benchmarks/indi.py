@@ -40,7 +40,7 @@ from pristina.methods.indi import InDI, indi
 from pristina.methods.mmse import mmse
 from pristina.metrics.fidelity import haarpsi, psnr, ssim
 from pristina.metrics.noreference import blockiness
-from pristina.operators.base import Compose, Observation, Operator
+from pristina.operators.base import Observation, Operator
 from pristina.operators.blur import Blur, KernelBlur
 from pristina.operators.index import parse_recipe
 from pristina.operators.kernels import load_kernels
@@ -162,8 +162,7 @@ def _wavelet(y: np.ndarray) -> np.ndarray:
 
 def deconvolved(operator: Operator) -> Restorer | None:
     """Richardson-Lucy, 20 rounds, told the true kernel; None where there is no blur."""
-    parts = operator.parts if isinstance(operator, Compose) else [operator]
-    kernels = [p.kernel() for p in parts if isinstance(p, Blur)]
+    kernels = [p.kernel() for p in operator.parts if isinstance(p, Blur)]
     if not kernels:
         return None
     kernel = kernels[0][0, 0].detach().numpy()

@@ -23,7 +23,7 @@ from pristina.image.picture import MAX_PIXELS, Picture
 from pristina.methods.base import Cost, Result
 from pristina.methods.index import Entry, make_settings, method
 from pristina.methods.uncertainty import sampled
-from pristina.operators.base import Compose, Observation, Operator
+from pristina.operators.base import Observation, Operator
 from pristina.operators.index import parse_recipe
 from pristina.operators.noise import GaussianNoise, Noise
 from pristina.operators.tone import Grey
@@ -260,7 +260,7 @@ def _known_sigma(entry: Entry, settings: Any, form: Operator | None) -> float | 
     """The strength of the noise, for the methods that must be told it: of white noise at the end of the damage, if there is no other."""
     if not entry.oracle or getattr(settings, "sigma", "") == "estimated":
         return None
-    *others, last = form.parts if isinstance(form, Compose) else [form]
+    *others, last = [None] if form is None else form.parts
     if not isinstance(last, GaussianNoise) or any(isinstance(part, Noise) for part in others):
         raise InputError(
             f"{entry.name} must be told how strong the noise is: end the operator with it, once, as in 'blur:sigma=2 | noise:sigma=0.05'."

@@ -1,7 +1,6 @@
 """The command line as a user meets it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -274,7 +273,6 @@ def test_unknown_flags_are_refused(pristina, picture_file):
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_interrupting_keeps_the_best_result_so_far(prior_file, picture_file, tmp_path):
     out, record = tmp_path / "out.png", tmp_path / "r.json"
     words = diip_words(picture_file, out, prior_file, "--set", "iterations=100000", "--set", "rule=none", "--record", record)

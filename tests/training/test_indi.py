@@ -127,7 +127,7 @@ def test_jpeg_is_pillows_and_down_up_keeps_flat_pictures():
 
 
 @pytest.mark.parametrize(
-    ("out", "sentence"), [("a.txt", "call them a.safetensors"), ("d.safetensors", "is a folder"), ("start.safetensors", "overwritten")]
+    ("out", "sentence"), [("a.txt", "call it a.safetensors"), ("d.safetensors", "is a folder"), ("start.safetensors", "overwritten")]
 )
 def test_where_the_weights_go_is_checked_before_any_work(tmp_path, capfd, out, sentence):
     (tmp_path / "d.safetensors").mkdir()

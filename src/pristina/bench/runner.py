@@ -37,7 +37,7 @@ from pristina.methods.index import Entry, make_settings, method
 from pristina.metrics.kernels import kernel_correlation, kernel_error
 from pristina.metrics.measure import measure
 from pristina.metrics.perceptual import lpips
-from pristina.operators.base import Compose, Observation, Operator
+from pristina.operators.base import Observation, Operator
 from pristina.operators.blur import Blur
 from pristina.operators.index import parse_recipe
 from pristina.priors.base import Prior
@@ -334,8 +334,7 @@ def _run(
 
 def blur_kernel(operator: Operator | None, row: int) -> Tensor | None:
     """The kernel (1, K, K) of the first blur in an operator, for picture ``row``; None if there is no blur."""
-    parts = operator.parts if isinstance(operator, Compose) else [operator]
-    for part in parts:
+    for part in [] if operator is None else operator.parts:
         if isinstance(part, Blur):
             kernels = part.kernel().detach()[:, 0]
             return kernels[row : row + 1] if len(kernels) > 1 else kernels

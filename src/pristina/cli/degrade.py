@@ -42,7 +42,6 @@ def degrade(
     from dataclasses import replace
 
     from pristina.image.picture import Picture, check_format, check_outputs, write
-    from pristina.operators.base import Compose
     from pristina.operators.index import parse_recipe
     from pristina.types import Draw, generators
 
@@ -55,7 +54,7 @@ def degrade(
     def degraded(channels: int) -> tuple[Tensor, list[float]]:
         """What becomes of so many channels of the picture, and the share of values outside [0, 1] after each operator."""
         y, out_of_range, draw = before.pixels[None, :channels], [], Draw(generators(seed, 1), 1)
-        for part in damage.parts if isinstance(damage, Compose) else [damage]:
+        for part in damage.parts:
             y = part.degrade(y, draw).detach()
             out_of_range.append(float(f"{((y < 0) | (y > 1)).float().mean().item():.4g}"))
         return y[0], out_of_range

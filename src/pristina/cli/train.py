@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from pristina.errors import InputError, MissingExtra, SettingError
+from pristina.errors import MissingExtra, SettingError
 
 if TYPE_CHECKING:
     from pristina.training.loop import Schedule
@@ -53,11 +53,9 @@ class Run:
             InputError: ``out`` does not end in .safetensors.
             PictureError: What the training leaves cannot be written.
         """
-        from pristina.image.picture import check_outputs
+        from pristina.priors.checkpoints.format import check_weights_output
 
-        if out.suffix != ".safetensors":
-            raise InputError(f"Weights are written as safetensors; call them {out.with_suffix('.safetensors').name}, not {out.name}.")
-        check_outputs([], [out, *(out.with_suffix(ending) for ending in (".jsonl", ".png", ".state.pt"))], inputs=[start])
+        check_weights_output(out, *(out.with_suffix(ending) for ending in (".jsonl", ".png", ".state.pt")), inputs=[start])
         try:
             import accelerate  # noqa: F401
         except ImportError as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from pristina.errors import CheckpointError, InputError
+from pristina.errors import CheckpointError
 from pristina.priors.checkpoints.catalogue import CATALOGUE, Reading
 
 app = App(name="weights", help="Weights: what is known, fetching it, looking into a file, converting it.")
@@ -131,16 +131,13 @@ def convert(
     """
     import torch
 
-    from pristina.image.picture import check_outputs
     from pristina.priors.checkpoints.detect import open_checkpoint
-    from pristina.priors.checkpoints.format import save_weights
+    from pristina.priors.checkpoints.format import check_weights_output, save_weights
     from pristina.priors.checkpoints.header import read_header
     from pristina.priors.load import find_weights
 
-    if out.suffix != ".safetensors":
-        raise InputError(f"The output is written as safetensors; call it {out.with_suffix('.safetensors').name}, not {out.name}.")
     path = find_weights(source)
-    check_outputs([], [out], inputs=[path])
+    check_weights_output(out, inputs=[path])
     if path.suffix == ".safetensors" and read_header(path) is not None:
         raise CheckpointError(f"{path} was written by pristina already; there is nothing to convert.")
     recipe, tensors = open_checkpoint(path, reading)

@@ -127,7 +127,7 @@ def centre_kernel(operator: Operator, picture: Tensor) -> tuple[Operator, Tensor
 
     Only a kernel that meets the picture first can be traded against a shift. What comes in at the border repeats the outermost pixels.
     """
-    first = operator.parts[0] if isinstance(operator, Compose) else operator
+    first = operator.parts[0]
     still = torch.zeros(len(picture), 2, dtype=torch.long)
     if not isinstance(first, FreeKernel):
         return operator, picture, still

@@ -31,6 +31,11 @@ class Operator(nn.Module):
     name: ClassVar[str] = "identity"
     linear: ClassVar[bool] = True
 
+    @property
+    def parts(self) -> list[Operator]:
+        """What it is composed of, first to last: of itself alone, unless it is a :class:`Compose`."""
+        return [self]
+
     def forward(self, x: Tensor) -> Tensor:
         """``A(x)``, differentiable in the picture and in the learnable parameters."""
         return x

@@ -301,10 +301,12 @@ def tilt_to_centre(logits: Tensor, size: int, middle: float = 0.0) -> None:
     x = torch.stack([axis.repeat_interleave(size), axis.repeat(size)], 1)  # (K * K, 2)
     mean, step = _newton(logits, x)
     far = (mean * step).sum(-1, keepdim=True) > 0.25  # squared, the offset in units of the spread
-    down, across = (mean.round() * far).long()[..., None].unbind(-2)
-    place = torch.arange(size * size, device=logits.device)
-    logits.copy_(logits.gather(-1, (place // size + down) % size * size + (place + across) % size))
-    logits -= _newton(logits, x)[1] @ x.T
+    if far.any():
+        down, across = (mean.round() * far).long()[..., None].unbind(-2)
+        place = torch.arange(size * size, device=logits.device)
+        logits.copy_(logits.gather(-1, (place // size + down) % size * size + (place + across) % size))
+        step = _newton(logits, x)[1]
+    logits -= step @ x.T
 
 
 def _newton(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

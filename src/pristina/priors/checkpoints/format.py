@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pristina.errors import CheckpointError
-from pristina.image.picture import atomic
+from pristina.errors import CheckpointError, InputError
+from pristina.image.picture import atomic, check_outputs
 from pristina.priors.checkpoints.header import KEY
 
 
@@ -21,6 +22,19 @@ def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, Any],
     cast = {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in tensors.items()}
     with atomic(path) as beside:
         save_file(cast, beside, metadata={KEY: json.dumps(header, sort_keys=True)})
+
+
+def check_weights_output(out: Path, *others: Path, inputs: Iterable[Path | None] = ()) -> None:
+    """Raise :class:`InputError` now, rather than after hours of training, if weights cannot be written to ``out``, or ``others`` beside them.
+
+    Args:
+        out: Where :func:`save_weights` is to write.
+        others: What else is.
+        inputs: What is read, and so must not be written to.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"The output is written as safetensors; call it {out.with_suffix('.safetensors').name}, not {out.name}.")
+    check_outputs([], [out, *others], inputs=inputs)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
