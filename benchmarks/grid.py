@@ -1,39 +1,44 @@
-"""One picture for each task of a suite: truth, input, what the methods make of it, and kernels where there are some.
+"""Draw one picture for each task of a suite: truth, input, every method, and kernels.
 
-    python -m benchmarks.grid bird --methods diip --methods bird --methods invert2restore --out OUT.webp
+    python -m benchmarks.grid bird --methods diip --methods bird --methods invert2restore \
+        --out OUT.webp
 
-Runs the suite on one portrait (scikit-image's ``astronaut``, NASA, public domain, never trained on, cut as ``make demo`` cuts it); cells are
-kept in ``runs/grid/SUITE`` and not run twice.
+Runs the suite on one portrait (scikit-image's ``astronaut``, NASA, public domain, never trained on,
+cut as ``make demo`` cuts it); finished cells are kept in ``runs/grid/SUITE``.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cyclopts
 import matplotlib
 
 matplotlib.use("Agg")
 
-import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from pristina.bench.runner import run_suite
-from pristina.bench.tasks import PictureSet, load_suite
+from pristina.bench import CellResult, PictureSet, Row, load_suite, run_suite
 
 PORTRAIT = "astronaut@151,43,148"
 
 
 def main(
-    suite: str, *, out: Path, methods: tuple[str, ...] = (), tasks: tuple[str, ...] = (), prior: str | None = None, picture: str = PORTRAIT,
-    threads: int = 1, compile: bool = False,
-) -> None:  # fmt: skip
+    suite: str,
+    *,
+    out: Path,
+    methods: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
+    prior: str | None = None,
+    picture: str = PORTRAIT,
+    threads: int = 1,
+    compile: bool = False,
+) -> None:
     """Draw.
 
     Parameters
@@ -43,17 +48,19 @@ def main(
     tasks
         Only these; all if empty.
     picture
-        Of scikit-image, as ``name`` or ``name@left,top,side``.
+        Picture of scikit-image, as ``name`` or ``name@left,top,side``.
     compile
         Compile the prior's network first.
     """
-    torch.set_num_threads(threads)
     chosen = load_suite(suite).with_changes(prior=prior, tasks=tasks, methods=methods)
-    chosen = replace(chosen, pictures=PictureSet(builtin=(picture,)), seeds=(0,), published=None)
-    cells = {(c["task"], c["row"]): c for c in run_suite(chosen, Path("runs/grid") / suite, compiled=compile) if "error" not in c}
-    lines = [(task.title or task.name, _line(task.name, chosen.rows, cells)) for task in chosen.tasks]
+    pictures = PictureSet(builtin=(picture,))
+    chosen = replace(chosen, pictures=pictures, seeds=(0,), published=None)
+    outcomes = run_suite(chosen, Path("runs/grid") / suite, threads=threads, compiled=compile)
+    cells = {(c.task, c.row): c for c in outcomes if isinstance(c, CellResult)}
+    lines = [(task.heading, _line(task.name, chosen.rows, cells)) for task in chosen.tasks]
     columns = max(len(line) for _, line in lines)
-    figure, axes = plt.subplots(len(lines), columns, figsize=(1.5 * columns + 1.2, 1.75 * len(lines)), squeeze=False)
+    size = (1.5 * columns + 1.2, 1.75 * len(lines))
+    figure, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False)
     for (title, line), row in zip(lines, axes, strict=True):
         for axis in row:
             axis.set(xticks=[], yticks=[], frame_on=False)
@@ -65,16 +72,22 @@ def main(
     figure.savefig(out, dpi=90)
 
 
-def _line(task: str, rows: Any, cells: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple[str, Image.Image]]:
-    """Captions and pictures of a task: the truth, then row by row, then the kernels."""
-    found = {row.name: cells[task, row.name] for row in rows if (task, row.name) in cells}
-    line = [("truth", _image(found["input"]["truth"][0]))]
-    labels = {row.name: row.label for row in rows}
-    line += [(f"{labels[name]}\n{c['metrics']['psnr'][0]:.1f} dB", _image(c["shown"][0])) for name, c in found.items()]
-    kernels = [(labels[name], c["kernels"][0], c["metrics"]["kernel_correlation"][0]) for name, c in found.items() if c.get("kernels")]
-    if kernels:
-        line.append(("kernel", _image(kernels[0][1][1])))
-    return line + [(f"{label}\ncorrelation {r:.2f}", _image(pair[0])) for label, pair, r in kernels]
+def _line(
+    task: str, rows: Sequence[Row], cells: Mapping[tuple[str, str], CellResult]
+) -> list[tuple[str, Image.Image]]:
+    """Return captions and pictures of a task: the truth, then each row, then the kernels."""
+    found = {row.label: cells[task, row.name] for row in rows if (task, row.name) in cells}
+    line = [("truth", _image(cells[task, "input"].truth[0]))]
+    for label, cell in found.items():
+        line.append((f"{label}\n{cell.metrics['psnr'][0]:.1f} dB", _image(cell.shown[0])))
+    with_kernels = {label: cell for label, cell in found.items() if cell.kernels}
+    for label, cell in with_kernels.items():
+        estimated, true = cell.kernels[0]
+        if "kernel" not in dict(line):
+            line.append(("kernel", _image(true)))
+        correlation = cell.metrics["kernel_correlation"][0]
+        line.append((f"{label}\ncorrelation {correlation:.2f}", _image(estimated)))
+    return line
 
 
 def _image(png: str) -> Image.Image:

@@ -34,8 +34,12 @@ def main() -> None:
     """Make the demonstration."""
     OUT.mkdir(exist_ok=True)
     clean, damaged, restored = OUT / "clean.png", OUT / "damaged.png", OUT / "restored.png"
-    Image.fromarray(astronaut()).resize((64, 64), Image.Resampling.LANCZOS, (151, 43, 299, 191)).save(clean)
-    pristina("degrade", str(clean), "-o", str(damaged), "--operator", "noise:sigma=0.1", "--seed", "0")
+    Image.fromarray(astronaut()).resize(
+        (64, 64), Image.Resampling.LANCZOS, (151, 43, 299, 191)
+    ).save(clean)
+    pristina(
+        "degrade", str(clean), "-o", str(damaged), "--operator", "noise:sigma=0.1", "--seed", "0"
+    )
     begun = time.perf_counter()
     pristina(
         "restore", str(damaged), "-o", str(restored), "--method", "diip", "--prior", "faces", "--seed", "0",
@@ -44,7 +48,9 @@ def main() -> None:
     seconds = time.perf_counter() - begun
     truth = Picture.open(clean)
     before, after = psnr(Picture.open(damaged), truth), psnr(Picture.open(restored), truth)
-    print(f"PSNR to the clean picture: {before:.2f} dB damaged, {after:.2f} dB restored ({after - before:+.2f} dB) in {seconds:.0f} s")
+    print(
+        f"PSNR to the clean picture: {before:.2f} dB damaged, {after:.2f} dB restored ({after - before:+.2f} dB) in {seconds:.0f} s"
+    )
     print(f"look at {OUT / 'before-after.png'}")
     if after <= before:
         sys.exit("the restored picture is no better than the damaged one")

@@ -7,33 +7,93 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pristina.errors import (
+        Cancelled,
+        CheckpointError,
+        InputError,
+        MissingExtra,
+        OperatorError,
+        PictureError,
+        PristinaError,
+        SettingError,
+        SizeError,
+    )
     from pristina.image.picture import Picture
-    from pristina.operators.base import Observation
+    from pristina.methods.steps.result import Result, State
+    from pristina.operators.base import Observation, Operator
+    from pristina.operators.recipe import Recipe
+    from pristina.planning import Plan, plan
+    from pristina.priors.base import Prior
     from pristina.priors.generate import generate, invert
     from pristina.priors.load import load_prior
-    from pristina.restoration import Restored, restore
+    from pristina.request import Request
+    from pristina.restoration import Restored, restore, run
 
 __version__ = _version("pristina")
 
-_WHERE = {
-    "Observation": "pristina.operators.base",
-    "Picture": "pristina.image.picture",
-    "Restored": "pristina.restoration",
-    "generate": "pristina.priors.generate",
-    "invert": "pristina.priors.generate",
-    "load_prior": "pristina.priors.load",
-    "restore": "pristina.restoration",
+_MODULES = {
+    "Cancelled": "errors",
+    "CheckpointError": "errors",
+    "InputError": "errors",
+    "MissingExtra": "errors",
+    "Observation": "operators.base",
+    "Operator": "operators.base",
+    "OperatorError": "errors",
+    "Picture": "image.picture",
+    "PictureError": "errors",
+    "Plan": "planning",
+    "Prior": "priors.base",
+    "PristinaError": "errors",
+    "Recipe": "operators.recipe",
+    "Request": "request",
+    "Restored": "restoration",
+    "Result": "methods.steps.result",
+    "SettingError": "errors",
+    "SizeError": "errors",
+    "State": "methods.steps.result",
+    "generate": "priors.generate",
+    "invert": "priors.generate",
+    "load_prior": "priors.load",
+    "plan": "planning",
+    "restore": "restoration",
+    "run": "restoration",
 }
 
-__all__ = ["Observation", "Picture", "Restored", "generate", "invert", "load_prior", "restore"]
+__all__ = [
+    "Cancelled",
+    "CheckpointError",
+    "InputError",
+    "MissingExtra",
+    "Observation",
+    "Operator",
+    "OperatorError",
+    "Picture",
+    "PictureError",
+    "Plan",
+    "Prior",
+    "PristinaError",
+    "Recipe",
+    "Request",
+    "Restored",
+    "Result",
+    "SettingError",
+    "SizeError",
+    "State",
+    "generate",
+    "invert",
+    "load_prior",
+    "plan",
+    "restore",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, loaded when first asked for: ``import pristina`` alone loads nothing heavy."""
-    if name not in _WHERE:
+    """Import a public name when it is first used: ``import pristina`` loads nothing heavy."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'pristina' has no attribute {name!r}")
-    value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value  # before the submodule of the same name can stand in its place
+    value = getattr(import_module(f"pristina.{_MODULES[name]}"), name)
+    globals()[name] = value
     return value
 
 

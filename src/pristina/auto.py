@@ -1,38 +1,40 @@
-"""``--method auto``: look at a picture, and say what should be done with it.
+"""The choice of a method for a picture about whose damage nothing is known.
 
-Three things are looked for, each against a bound that clean photographs do not reach; where none is found the picture is left alone, for on a
-clean picture a restorer can only do harm. What has a specialist goes to it, and all else to ``photos-blind``; each is a single network call, for
-pictures of any size.
+Three kinds of damage are looked for in the image statistics, each against a bound that clean
+photographs do not reach. A picture that shows none is left alone, because a restorer can only harm
+a clean picture. Damage for which there is a specialist goes to it, everything else to
+``photos-blind``; each is a single network call on pictures of any size.
 
 Source:
-    The bounds are our own, from training photographs (clean; noise of 3 to 25/255; JPEG of quality 10 to 95; blur; enlarged pictures): see
-    benchmarks/indi.md.
+    The bounds are our own, from training photographs (clean; noise of 3 to 25/255; JPEG of quality
+    10 to 95; blur; enlarged pictures): see benchmarks/indi.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
-from pristina.image.look import Seen
+from pristina.image.statistics import ImageStatistics
 from pristina.priors.load import Kind
+from pristina.request import Request
 
 JPEG_QUALITY = 85
-"""JPEG files of this quality or less are repaired: each of 20 training photographs then gains in PSNR and HaarPSI; at 90 some lose."""
+"""Highest quality at which a JPEG file is repaired: each of 20 training photographs then gains in
+PSNR and HaarPSI; at 90 some lose."""
 BLOCKINESS = 2.0
-"""So are pictures with blocks like these, whatever their file says: clean photographs stay below."""
+"""Blockiness from which a picture is repaired as a JPEG; clean photographs stay below."""
 NOISE, WHITENESS = 3 / 255, 0.7
-"""So are pictures in which even the smoothest places are as noisy as this, and the noise as white."""
+"""Noise and its whiteness, in the smoothest places, from which a picture is denoised."""
 LOUD_NOISE = 12 / 255
-"""So are pictures as noisy as this, of whatever colour the noise."""
+"""Noise from which a picture is denoised whatever its whiteness."""
 GRAIN, GRAIN_WHITENESS = 6 / 255, 0.65
-"""A JPEG file as noisy as this at twice the finest size, and the noise as white, holds noise that was compressed: too coarse for ``denoise``."""
+"""Noise and whiteness at twice the finest size from which a JPEG file holds noise that was
+compressed, which is too coarse for ``denoise``."""
 FINENESS, FINENESS_WIDE = 0.30, 0.11
-"""So are pictures with as little fine detail as this over one octave or over two: blurred or enlarged."""
+"""Fine detail, over one octave and over two, up to which a picture is blurred or enlarged."""
 STRENGTH = 0.8
-"""Of ``photos-blind`` where there is no noise and no strong blur: it then does more good and less harm to light blur and to enlargement by
-two than at 1 (by 0.05 to 0.25 dB on training photographs); for noise and strong blur, 1 is best."""
+"""Strength of ``photos-blind`` where there is neither noise nor strong blur: on training
+photographs 0.05 to 0.25 dB better there than 1, at light blur and enlargement by two."""
 SPECIALISTS = {
     "noise": "denoise",
     "noise and JPEG compression": "mixed",
@@ -41,51 +43,59 @@ SPECIALISTS = {
     "JPEG compression": "jpeg",
     "JPEG compression and blur or enlargement": "jpeg",
 }
-"""The weights for what was seen, where they are not ``photos-blind``. A compressed picture may be soft by nature: if it is, sharpening costs 2 to
-9 dB, if not, it gains 0.5 to 1.5 dB (ten training photographs), while ``jpeg`` gains either way."""
+"""Weights for the damage seen, where they are not ``photos-blind``. A compressed picture may be
+soft by nature: sharpening then costs 2 to 9 dB, and otherwise gains 0.5 to 1.5 dB (ten training
+photographs), while ``jpeg`` gains in both cases."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What to do with a picture.
-
-    Attributes:
-        method: One of :data:`pristina.methods.index.METHODS`; ``nothing`` for a picture that looks undamaged.
-        why: One sentence: what was seen, and what follows.
-        prior: The weights; None for ``nothing``.
-        settings: Those of the method that differ from its defaults.
-    """
-
-    method: str
-    why: str
-    prior: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def choose(seen: Seen, kind: Kind = "direct", prior: str | None = None) -> Choice:
-    """The method for a picture of which nothing is known but what was seen.
-
-    Args:
-        seen: What :func:`pristina.image.look.look` saw.
-        kind: Of the weights that are to be used: a diffusion prior leaves one call of ``mmse`` where there is noise, and ``diip`` elsewhere.
-        prior: What they are called; None leaves that choice here too.
-    """
-    noisy = (seen.noise >= NOISE and seen.whiteness >= WHITENESS) or seen.noise >= LOUD_NOISE
-    compressed = (seen.jpeg_quality or 100) <= JPEG_QUALITY or seen.blockiness >= BLOCKINESS
-    grain = seen.jpeg_quality is not None and seen.noise_wide >= GRAIN and seen.whiteness_wide >= GRAIN_WHITENESS
+def damage_seen(statistics: ImageStatistics) -> list[str]:
+    """Return the kinds of damage that the image statistics show, in words."""
+    s = statistics
+    noisy = (s.noise >= NOISE and s.whiteness >= WHITENESS) or s.noise >= LOUD_NOISE
+    compressed = (s.jpeg_quality or 100) <= JPEG_QUALITY or s.blockiness >= BLOCKINESS
+    coarse = s.noise_wide >= GRAIN and s.whiteness_wide >= GRAIN_WHITENESS
+    grain = s.jpeg_quality is not None and coarse
     damage = []
     if noisy or (compressed and grain):
         damage.append("noise")
     if compressed or (noisy and grain):
         damage.append("JPEG compression")
-    if seen.fineness <= FINENESS or seen.fineness_wide <= FINENESS_WIDE:
+    if s.fineness <= FINENESS or s.fineness_wide <= FINENESS_WIDE:
         damage.append("blur or enlargement")
+    return damage
+
+
+def choose(
+    statistics: ImageStatistics, request: Request, kind: Kind = "direct"
+) -> tuple[Request, str]:
+    """Choose a method for a picture from its statistics.
+
+    Args:
+        statistics: Statistics of the picture.
+        request: Request with ``method="auto"``; its weights are kept if it names some.
+        kind: Kind of those weights: a diffusion prior allows ``mmse`` for noise and ``diip`` for
+            other damage.
+
+    Returns:
+        The request with method, weights and settings filled in (method ``nothing`` for a picture
+        that shows no damage), and the reason in a sentence.
+    """
+    damage = damage_seen(statistics)
+    figures = statistics.sentence()
     if not damage:
-        return Choice("nothing", f"It shows no damage worth repairing ({seen.sentence()}): the picture is left as it is.")
+        why = f"No damage was found that is worth repairing ({figures})"
+        left = replace(request, method="nothing", prior=None)
+        return left, f"{why}: the picture is left as it is."
     shown = " and ".join(damage)
-    prior = prior or SPECIALISTS.get(shown, "photos-blind")
-    name = {"direct": "indi", "conditional": "conditional_ddpm"}.get(kind, "mmse" if damage == ["noise"] else "diip")
-    gently = prior == "photos-blind" and "noise" not in damage and seen.fineness_wide > FINENESS_WIDE
+    prior = request.prior or SPECIALISTS.get(shown, "photos-blind")
+    diffusion = "mmse" if damage == ["noise"] else "diip"
+    name = {"direct": "indi", "conditional": "conditional_ddpm"}.get(kind, diffusion)
+    gently = (
+        prior == "photos-blind"
+        and "noise" not in damage
+        and statistics.fineness_wide > FINENESS_WIDE
+    )
     how = f" at strength {STRENGTH}" if gently else ""
-    why = f"It shows {shown} ({seen.sentence()}): {name} with {prior}{how} was chosen."
-    return Choice(name, why, prior, {"strength": STRENGTH} if gently else {})
+    why = f"It shows {shown} ({figures}): {name} with {prior}{how} was chosen."
+    settings = {"strength": STRENGTH} if gently else {}
+    return replace(request, method=name, prior=prior, settings=settings), why

@@ -1,25 +1,25 @@
-"""Every exception pristina raises on purpose.
+"""Exceptions that pristina raises on purpose.
 
     PristinaError
-    ├── InputError              what the caller gave cannot be used
-    │   ├── PictureError        a picture that cannot be read or written
-    │   ├── SizeError           a size that the prior or operator does not accept
-    │   ├── SettingError        a setting out of range, or unknown
-    │   └── OperatorError       an operator that does not fit its observation
-    ├── CheckpointError         weights that cannot be loaded as asked
+    ├── InputError              an argument cannot be used
+    │   ├── PictureError        a picture cannot be read or written
+    │   ├── SizeError           a prior or an operator does not accept the size
+    │   ├── SettingError        a setting is out of range, or unknown
+    │   └── OperatorError       an operator does not fit its observation
+    ├── CheckpointError         weights cannot be loaded as asked
     ├── MissingExtra            an optional package is not installed
-    └── Cancelled               raised by a progress callback to stop a method
+    └── Cancelled               a progress callback stops a method
 
 A message says what was wrong, what was expected and what to do about it.
 """
 
 
 class PristinaError(Exception):
-    """Base of every deliberate error."""
+    """Base class of every deliberate error."""
 
 
 class InputError(PristinaError):
-    """What the caller gave cannot be used."""
+    """An argument cannot be used."""
 
 
 class PictureError(InputError):
@@ -27,7 +27,7 @@ class PictureError(InputError):
 
 
 class SizeError(InputError):
-    """A picture size that the prior or the operator does not accept."""
+    """A prior or an operator does not accept the size of a picture."""
 
 
 class SettingError(InputError):
@@ -47,4 +47,4 @@ class MissingExtra(PristinaError):
 
 
 class Cancelled(PristinaError):
-    """Raised inside ``on_step`` to stop a method, which then returns its best result so far."""
+    """Raised in ``on_step`` to stop a method, which then returns its best result so far."""

@@ -1,13 +1,11 @@
-"""From a picture to a restored picture: the one call that does everything in between."""
+"""From a picture to a restored picture: plan, run, finish."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import platform
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,27 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pristina.auto import choose
-from pristina.errors import InputError, SettingError, SizeError
-from pristina.image.fit import fit
-from pristina.image.look import look
-from pristina.image.picture import MAX_PIXELS, Picture
-from pristina.methods.base import Cost, Result
-from pristina.methods.index import Entry, make_settings, method
-from pristina.methods.uncertainty import sampled
+from pristina.errors import InputError
+from pristina.image.picture import Picture
+from pristina.methods.steps.result import Cost, Result, State
+from pristina.methods.steps.samples import sampled
 from pristina.operators.base import Observation, Operator
-from pristina.operators.index import parse_recipe
-from pristina.operators.noise import GaussianNoise, Noise
-from pristina.operators.tone import Grey
-from pristina.priors.base import Prior, SizeRule
-from pristina.priors.direct import ConditionalPrior, DirectPrior
-from pristina.priors.load import kind_of, load_weights
-from pristina.types import OnStep, generators
+from pristina.planning import Plan, plan
+from pristina.request import plain
+from pristina.seeds import generators
+from pristina.settings import Settings
+from pristina.types import Generators, Images, OnStep
 
-PRIORS = {"diffusion": "faces", "direct": "photos-blind", "none": None}
-"""The weights that are taken for a method when none are named."""
-MAX_SAMPLES = 1000
-"""They are restored side by side, and must fit into the memory together."""
+RECORD_FORMAT = 2
+"""Version of the layout of records."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +33,25 @@ class Restored:
     """A restored picture and how it came about.
 
     Attributes:
-        picture: The restored picture, with the alpha, the EXIF block and the greyness of the one that came in.
+        picture: Restored picture, with everything else that was in the file.
         result: What the method found, at the size at which it worked.
+        plan: What was planned.
         notes: What the user should know, in sentences.
-        inputs: Everything that went in, ready for JSON.
-        std: Of several samples, the standard deviation of each pixel, (3, H, W), in [0, 1] units; None if there is one.
+        source: File that was read and its digest; empty for pixels.
+        std: Standard deviation of each pixel over several samples, (3, H, W), in [0, 1] units;
+            None for one sample.
     """
 
     picture: Picture
     result: Result
-    notes: list[str] = field(default_factory=list)
-    inputs: dict[str, Any] = field(default_factory=dict)
+    plan: Plan
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, Any] | None = None
     std: Tensor | None = None
 
     @property
     def operator(self) -> Operator | None:
-        """The estimated degradation, if the method has one."""
+        """Estimated degradation; None if the method has none."""
         return self.result.operator
 
     @property
@@ -68,69 +61,83 @@ class Restored:
 
     @property
     def operator_std(self) -> dict[str, Any]:
-        """Of several samples, the standard deviation of each number that the operator estimates, by name."""
-        return {name.removeprefix("std_"): value[0].tolist() for name, value in self.result.extras.items() if name.startswith("std_")}
+        """Standard deviation over several samples of each number that the operator estimates."""
+        return {
+            name.removeprefix("std_"): value[0].tolist()
+            for name, value in self.result.extras.items()
+            if name.startswith("std_")
+        }
 
     def record(self) -> dict[str, Any]:
-        """All that is needed to run it again, and what came out, ready for JSON."""
-        return {**self.inputs, "notes": self.notes, "result": self.result.record(), "operator_std": self.operator_std}
-
-
-def best_device(device: str) -> torch.device:
-    """The device that ``auto`` means here, or the one named.
-
-    Raises:
-        SettingError: It is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.zeros(1, device=device)
-        found.cpu()  # nothing comes back from the device "meta"
-    except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"device {device!r} cannot be used here; try auto or cpu.") from error
-    return found.device
+        """Return all that is needed to run it again, and what came out, ready for JSON."""
+        prior = self.plan.prior
+        machine = {
+            "device": str(self.plan.device),
+            "dtype": str(getattr(prior, "dtype", torch.float32)).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "processor": platform.machine(),
+        }
+        parts = {
+            "format": RECORD_FORMAT,
+            "pristina": version("pristina"),
+            "input": dict(self.source or {}),
+            **self.plan.record(),
+            "weights_name": self.plan.weights_name,
+            "machine": machine,
+            "notes": list(self.notes),
+            "result": self.result.record(),
+            "operator_std": self.operator_std,
+        }
+        recorded: dict[str, Any] = plain(parts)
+        return recorded
 
 
 def restore(
-    picture: str | Path | Picture | Tensor,
+    picture: Any,
     *,
     method: str = "auto",
-    prior: str | Path | Prior | DirectPrior | ConditionalPrior | None = None,
+    prior: Any = None,
     operator: Operator | str | None = None,
     preset: str | None = None,
-    settings: Mapping[str, Any] | Any | None = None,
+    settings: Mapping[str, Any] | Settings | None = None,
     seed: int = 0,
     samples: int = 1,
     device: str = "auto",
+    start: State | None = None,
     on_step: OnStep | None = None,
 ) -> Restored:
-    """A restored picture.
+    """Restore a picture.
 
     Args:
-        picture: A file, a :class:`Picture`, or pixels (3, H, W) in [0, 1].
-        method: One of :data:`pristina.methods.index.METHODS`; or ``auto``, which looks at the picture and chooses, see
-            :func:`pristina.auto.choose`.
-        prior: A shipped name, a weight file, or a prior; None takes :data:`PRIORS`.
-        operator: The form of the damage for methods that use it, as an operator or a recipe; None when nothing is known. Methods that must
-            be told the strength of the noise take it from the white noise at its end. Where it takes the colour (``grey``), a picture
-            without colour is restored in colour.
-        preset: Named settings of the method, such as ``paper``.
-        settings: A settings object, or single settings by name, over those of the preset.
-        seed: Of everything that is drawn.
-        samples: How many restorations to draw, at most :data:`MAX_SAMPLES`; of several the picture is the mean, and :attr:`Restored.std`
-            says how far they lie apart, see :func:`pristina.methods.uncertainty.sampled`.
+        picture: File, :class:`~pristina.image.picture.Picture`, pixels (3, H, W) in [0, 1], a
+            NumPy array (H, W, 3), or a Pillow image.
+        method: Name of a method, or ``auto``, which chooses one from the image statistics; see
+            :data:`pristina.methods.index.METHODS`.
+        prior: Shipped name, path, hub id, or loaded weights; None takes those that suit the method.
+        operator: Form of the degradation for methods that use it, as an operator or a recipe; None
+            when nothing is known. Methods that need the noise level take it from the white noise at
+            its end. Where it removes the colour (``grey``), a grey picture is restored in colour.
+        preset: Name of a preset of the method, such as ``paper``.
+        settings: Settings object, or single settings by name, applied after the preset.
+        seed: Random seed (default 0).
+        samples: Number of restorations to draw (default 1); of several the mean is returned, and
+            :attr:`Restored.std` tells how much they differ.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        on_step: Called after each step; may raise :class:`pristina.errors.Cancelled`, which keeps the best result so far.
+        start: State of an earlier result from which the method goes on.
+        on_step: Progress callback; it may raise :class:`~pristina.errors.Cancelled`, and the best
+            result so far is returned.
 
     Returns:
-        The picture at the size it came in (or at the size the operator implies), the method's result, and a record.
+        The picture at its own size (or at the size that the operator implies), the method's result,
+        and a record.
 
     Raises:
         PictureError: The file cannot be read.
         SettingError: A name or a value is wrong.
         SizeError: The prior cannot take a picture of this shape.
-        InputError: The operator does not suit the method, or the method ran out of bounds.
+        InputError: The operator does not suit the method, or the method diverged.
 
     Example:
         >>> import torch
@@ -139,130 +146,111 @@ def restore(
         >>> done.picture.size, done.cost.network_calls
         ((20, 12), 1)
     """
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise SettingError(f"samples must lie between 1 and {MAX_SAMPLES}, not at {samples}.")
-    random, where = generators(seed, 1), best_device(device)
-    source: dict[str, Any] = {}
-    if isinstance(picture, (str, Path)):
-        source = {"file": str(picture), "sha256": hashlib.sha256(Path(picture).read_bytes()).hexdigest()} if Path(picture).is_file() else {}
-        picture = Picture.open(picture)
-    elif isinstance(picture, Tensor):
-        picture = Picture.from_pixels(picture)
-    notes, seen = list(picture.notes), None
-    if method == "auto":
-        if operator is not None or preset is not None or settings:
-            raise SettingError("An operator, a preset and settings belong to a method: name it too, for example --method bird.")
-        seen = look(picture)
-        choice = choose(seen) if prior is None else choose(seen, kind_of(prior), _name(prior))
-        method, settings = choice.method, choice.settings
-        if prior is None or method == "nothing":
-            prior = choice.prior
-        notes.append(choice.why)
-    entry = _method(method, operator)
-    if settings is not None and not isinstance(settings, Mapping):
-        if preset is not None or not isinstance(settings, entry.settings):
-            raise SettingError(f"{method} takes settings by name, or a {entry.settings.__name__} without a preset beside it.")
-        settings = vars(settings)
-    chosen = make_settings(entry, preset, settings)
-    if prior is None and entry.prior not in PRIORS:
-        raise SettingError(
-            f"No weights for {method} come with pristina: train some (pristina train conditional) and name them with --prior."
-        )
-    prior = PRIORS[entry.prior] if prior is None or entry.prior == "none" else prior
-    recipe = operator if isinstance(operator, str) or operator is None else operator.describe()
-    form = _form(operator, seed) if isinstance(operator, str) else operator
-    loaded = load_weights(entry.prior, prior, device=where)
-
-    y = picture.pixels[None].to(where)
-    if form is not None:
-        form = form.to(where)
-        size = form.picture_size(*y.shape[-2:])
-        if size[0] * size[1] > MAX_PIXELS:
-            raise SizeError(f"The restored picture would have {size[1]} x {size[0]} px, more than {MAX_PIXELS:,}; take a smaller factor.")
-        if entry.operator == "size":
-            if size == y.shape[-2:]:
-                raise InputError(
-                    f"{method} uses an operator only to learn the picture's size, as with bicubic:factor=4, and {form.describe()!r} does not "
-                    "change it; leave it out, or take a method that uses it."
-                )
-            y, form = Observation(y, form).initial(), None
-    rule = SizeRule() if loaded is None else loaded.size_rule
-    if form is not None and any(isinstance(part, Grey) for part in form.modules()) and (y == y[:, :1]).all():
-        y, picture = y[:, :1], dataclasses.replace(picture, grey=False)
-    if form is None:
-        y, back, note = fit(y, multiple=rule.multiple, minimum=rule.minimum, native=rule.native, fixed=rule.fixed)
-        notes += [note] if note else []
-    else:
-
-        def back(x: Tensor) -> Tensor:
-            return x
-
-    if loaded is not None and loaded.channels == 1:
-        y = y.mean(1, keepdim=True)
-    observation = Observation(y, form, _known_sigma(entry, chosen, form))
-    if samples == 1:
-        result = entry.function(observation, loaded, chosen, generator=random, on_step=on_step)
-    else:
-        result = sampled(entry.function, observation, loaded, chosen, samples=samples, generator=random, on_step=on_step)
-    restored = back(result.picture)[0].expand(3, -1, -1)
-    if not restored.isfinite().all():
-        raise InputError(f"{method} ran out of bounds, and its picture holds NaN or infinity; take smaller steps, or the default settings.")
-    std = back(result.extras["std"])[0].expand(3, -1, -1).cpu() if samples > 1 else None
-    if std is not None and not std.any():
-        notes.append(f"Nothing is drawn with these settings: all {samples} samples are the same, and do not say how sure {method} is.")
-    inputs = {
-        "pristina": version("pristina"),
-        "input": {**source, "size": list(picture.size)},
-        "method": method,
-        "prior": None if prior is None else _name(prior),
-        "prior_source": dict(getattr(loaded, "source", {})),
-        "domain": "" if loaded is None else loaded.domain,
-        "seen": None if seen is None else dataclasses.asdict(seen),
-        "recipe": recipe,
-        "preset": preset,
-        "settings": result.record()["settings"],
-        "seed": seed,
-        "samples": samples,
-        "machine": {
-            "device": str(where),
-            "dtype": str(getattr(loaded, "dtype", torch.float32)).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "processor": platform.machine(),
-        },
-    }
-    return Restored(picture.with_pixels(restored), result, notes, inputs, std)
+    opened = Picture.of(picture)
+    made = plan(
+        opened,
+        method=method,
+        prior=prior,
+        operator=operator,
+        preset=preset,
+        settings=settings,
+        seed=seed,
+        samples=samples,
+        device=device,
+    )
+    result = run(made, opened.visible[None], start=start, on_step=on_step)
+    source = {"file": str(picture)} if isinstance(picture, str | Path) else {}
+    return finish(made, opened, result, source)
 
 
-def _name(prior: Any) -> str:
-    return str(prior) if isinstance(prior, str | Path) else type(prior).__name__
+def run(
+    plan: Plan,
+    images: Images,
+    *,
+    generator: Generators | None = None,
+    start: State | None = None,
+    on_step: OnStep | None = None,
+) -> Result:
+    """Restore a batch of images as planned.
 
+    Args:
+        plan: Plan for images of this size.
+        images: Degraded images, (B, C, H, W), in [0, 1] but for noise.
+        generator: Generator of each image; None takes those of the plan's seed.
+        start: State of an earlier result from which the method goes on.
+        on_step: Progress callback.
 
-def _method(name: str, operator: Operator | str | None) -> Entry:
-    entry = method(name)
-    if entry.operator == "required" and operator is None:
-        raise InputError(f"{name} must be told the form of the damage: give an operator, for example 'blur:sigma=2 | noise:sigma=0.05'.")
-    if entry.operator == "never" and operator is not None:
-        raise InputError(f"{name} does not use the form of the damage; leave the operator out, or take a method that does.")
-    return entry
+    Returns:
+        The method's result; its images, and its ``std`` over several samples, have the planned
+        output size.
 
-
-def _form(recipe: str, seed: int) -> Operator:
-    """The form of the damage; a mask's holes are no part of what this run draws."""
-    form = parse_recipe(recipe, seed, unknown=True)
-    if re.search(r"mask\s*:(?![^|]*\bseed\s*=)[^|]*\bdrop\s*=", recipe):
-        raise InputError("Which pixels are lost must be known: give mask the seed with which they were drawn, as in mask:drop=0.5,seed=0.")
-    return form
-
-
-def _known_sigma(entry: Entry, settings: Any, form: Operator | None) -> float | None:
-    """The strength of the noise, for the methods that must be told it: of white noise at the end of the damage, if there is no other."""
-    if not entry.oracle or getattr(settings, "sigma", "") == "estimated":
-        return None
-    *others, last = [None] if form is None else form.parts
-    if not isinstance(last, GaussianNoise) or any(isinstance(part, Noise) for part in others):
+    Raises:
+        InputError: The images do not suit the plan, or the method diverged.
+    """
+    if tuple(images.shape[-2:]) != tuple(plan.size):
         raise InputError(
-            f"{entry.name} must be told how strong the noise is: end the operator with it, once, as in 'blur:sigma=2 | noise:sigma=0.05'."
+            f"The plan is for images of {plan.size[1]} x {plan.size[0]} px; "
+            f"these have {images.shape[-1]} x {images.shape[-2]} px."
         )
-    return float(last.sigma())
+    y = _prepare(plan, images.to(plan.device))
+    observation = Observation(y, plan.operator, plan.known_sigma)
+    if generator is None:
+        generator = generators(plan.request.seed, len(y))
+    function: Callable[..., Result] = partial(plan.entry.function, **plan.extra_weights)
+    if plan.request.samples > 1:
+        if start is not None:
+            raise InputError("Several samples cannot start from a state; take one sample.")
+        function = partial(sampled, function, samples=plan.request.samples)
+        result = function(
+            observation, plan.prior, plan.settings, generator=generator, on_step=on_step
+        )
+    else:
+        result = function(
+            observation,
+            plan.prior,
+            plan.settings,
+            start=start,
+            generator=generator,
+            on_step=on_step,
+        )
+    restored = plan.fit.undo(result.images)
+    if not restored.isfinite().all():
+        raise InputError(
+            f"{plan.entry.name} diverged, and its picture holds NaN or infinity; "
+            "take smaller steps, or the default settings."
+        )
+    extras = dict(result.extras)
+    if "std" in extras:
+        extras["std"] = plan.fit.undo(extras["std"])
+    return replace(result, images=restored, extras=extras)
+
+
+def finish(
+    plan: Plan, picture: Picture, result: Result, source: Mapping[str, Any] | None = None
+) -> Restored:
+    """Return the first restored image with everything else that belongs to the picture."""
+    left_alone = plan.entry.name == "nothing"
+    notes = [*(() if left_alone else picture.notes), *plan.notes]
+    std = None
+    if plan.request.samples > 1:
+        std = result.extras["std"][0].expand(3, -1, -1).cpu()
+        if not std.any():
+            notes.append(
+                f"Nothing is drawn with these settings: all {plan.request.samples} samples are the "
+                f"same, and do not tell how certain {plan.entry.name} is."
+            )
+    if plan.first_channel:
+        picture = replace(picture, grey=False)
+    restored = picture.with_pixels(result.images[0].expand(3, -1, -1))
+    told = {**(source or {}), "size": list(picture.size)}
+    if picture.sha256:
+        told["sha256"] = picture.sha256
+    return Restored(restored, result, plan, tuple(notes), told, std)
+
+
+def _prepare(plan: Plan, images: Tensor) -> Tensor:
+    """Return the images as the method sees them: their size, and the number of channels."""
+    y = images if plan.enlarge is None else Observation(images, plan.enlarge).initial()
+    if plan.first_channel:
+        y = y[:, :1]
+    return y if plan.operator is not None else plan.fit.apply(y)

@@ -1,4 +1,4 @@
-"""The few shapes and small types that every layer shares."""
+"""Array shapes and small types that every layer shares."""
 
 from __future__ import annotations
 
@@ -9,76 +9,95 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pristina.errors import InputError, SettingError
+from pristina.errors import InputError
+from pristina.seeds import generators
 
-Pictures = Float[Tensor, "batch channel height width"]
-"""A batch of pictures: float32 RGB in [0, 1] everywhere but inside ``priors``."""
+Images = Float[Tensor, "batch channel height width"]
+"""A batch of images: float32 RGB in [0, 1] everywhere but inside ``priors``."""
 
-PerPicture = Float[Tensor, " batch"]
-"""One number for each picture of a batch."""
+PerImage = Float[Tensor, " batch"]
+"""One number for each image of a batch."""
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One generator for each image of a batch; a single one suffices for a single image."""
 
 
 class Draw:
-    """Randomness with one generator for each picture, so that no picture's result depends on its neighbours.
+    """Draw random numbers from one generator for each image.
+
+    An image's result therefore never depends on its neighbours in the batch.
 
     Args:
-        generator: One generator for each of the ``n`` pictures; a single one will do for a single picture. None seeds
-            picture ``i`` with ``i``.
-        n: How many pictures.
-        device: Where the numbers are wanted. They are always drawn on the CPU, so that every device gets the same.
+        generator: One generator for each of the ``n`` images; a single one suffices for one image.
+            None seeds image ``i`` with ``i``.
+        n: Number of images.
+        device: Device on which the numbers are needed. They are always drawn on the CPU, so that
+            every device gets the same ones.
     """
 
-    def __init__(self, generator: torch.Generator | Sequence[torch.Generator] | None, n: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        generator: Generators | None,
+        n: int,
+        device: torch.device | str = "cpu",
+    ):
         if generator is None:
             generator = generators(0, n)
-        self.generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
+        one = [generator] if isinstance(generator, torch.Generator) else generator
+        self.generators: list[torch.Generator] = list(one)
         if len(self.generators) != n:
-            raise InputError(f"A batch of {n} needs {n} generators, one for each picture; {len(self.generators)} came.")
+            raise InputError(
+                f"A batch of {n} needs {n} generators, one for each image; "
+                f"{len(self.generators)} were given."
+            )
         self.device = torch.device(device)
 
     @property
     def seeds(self) -> list[int]:
-        """What each picture's generator was seeded with."""
+        """Seeds with which the generators began."""
         return [g.initial_seed() for g in self.generators]
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, (n, *shape)."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+        """Draw standard normal numbers, (n, *shape)."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(
+            self.device
+        )
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers uniform on [0, 1), (n, *shape)."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.device)
+        """Draw numbers uniform on [0, 1), (n, *shape)."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(
+            self.device
+        )
 
+    def get_states(self) -> list[Tensor]:
+        """Return the state of each generator."""
+        return [g.get_state() for g in self.generators]
 
-def generators(seed: int, n: int) -> list[torch.Generator]:
-    """``n`` generators, seeded ``seed``, ``seed + 1``, ...
-
-    Raises:
-        SettingError: A seed does not fit into 64 bits.
-    """
-    if not -(2**63) <= seed <= 2**64 - n:
-        raise SettingError(f"A seed must fit into 64 bits, and {seed} does not; take one between 0 and {2**64 - n}.")
-    return [torch.Generator().manual_seed(seed + i) for i in range(n)]
+    def set_states(self, states: Sequence[Tensor]) -> None:
+        """Set the state of each generator to one that :meth:`get_states` returned."""
+        for g, state in zip(self.generators, states, strict=True):
+            g.set_state(state)
 
 
 @dataclass(frozen=True)
 class StepEvent:
-    """What a method reports after each step.
+    """Progress that a method reports after each step.
 
     Attributes:
-        step: Steps done, from 1.
-        n_steps: Steps it may take at most.
-        picture: The present estimate, (B, C, H, W) in [0, 1], detached; pictures that have stopped keep their last one.
-        loss: The present loss of each picture, (B,).
-        figures: Whatever else the method traces.
+        step: Number of finished steps, from 1.
+        n_steps: Largest number of steps the method may take.
+        images: Current estimate, (B, C, H, W) in [0, 1], detached; images that have stopped keep
+            their last one.
+        loss: Current loss of each image, (B,).
+        figures: Further figures that the method traces, by name.
     """
 
     step: int
     n_steps: int
-    picture: Tensor
+    images: Tensor
     loss: Tensor
     figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 OnStep = Callable[[StepEvent], None]
-"""May raise :class:`pristina.errors.Cancelled` to stop the method, which then returns its best result so far."""
+"""May raise :class:`pristina.errors.Cancelled`; the method then returns its best result so far."""

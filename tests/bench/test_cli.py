@@ -22,8 +22,23 @@ SUITE = str(Path(__file__).parent / "suite.toml")
 def weights(tmp_path):
     """A prior of one level and random weights."""
     torch.manual_seed(0)
-    settings = {"channels": [16], "layers": 1, "attention": False, "patch": 2, "norm": "pixel", "inputs": 3, "outputs": 3, "labels": 0}
-    header = {"kind": "prior", "network": settings, "domain": "noise", "size_px": 16, "fixed_size": False}
+    settings = {
+        "channels": [16],
+        "layers": 1,
+        "attention": False,
+        "patch": 2,
+        "norm": "pixel",
+        "inputs": 3,
+        "outputs": 3,
+        "labels": 0,
+    }
+    header = {
+        "kind": "prior",
+        "network": settings,
+        "domain": "noise",
+        "size_px": 16,
+        "fixed_size": False,
+    }
     save_weights(tmp_path / "tiny.safetensors", PatchUNet(settings).state_dict(), header)
     return tmp_path / "tiny.safetensors"
 
@@ -36,8 +51,9 @@ def test_bench_on_ones_own_pictures_and_prior(tmp_path, weights, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["pristina", "bench", "suite", "--pictures", "my folder"])
     out = tmp_path / "out"
     bench(SUITE, pictures=folder, prior=str(weights), count=2, out=out, device="cpu")
-    said = capsys.readouterr().err
-    assert "16/16" in said and "diffpir cannot take x2" in said and "report.html" in said.replace("\n", "")
+    printed = capsys.readouterr().err.replace("\n", " ")
+    assert "16/16" in printed and "diffpir cannot take x2" in printed
+    assert "report.html" in printed.replace(" ", "") and "earlier results" not in printed
     text = (out / "report.md").read_text()
     assert "`pristina bench suite --pictures 'my folder'`" in text
     assert f"2 of {folder} (0.png, 1.png), 16 px" in text
@@ -47,17 +63,34 @@ def test_bench_on_ones_own_pictures_and_prior(tmp_path, weights, monkeypatch, ca
 
     before = {p: p.stat().st_mtime_ns for p in (out / "cells").iterdir() if "diffpir" not in p.name}
     bench(SUITE, pictures=folder, prior=str(weights), count=2, out=out, device="cpu")
-    assert {p: p.stat().st_mtime_ns for p in (out / "cells").iterdir() if "diffpir" not in p.name} == before
+    assert {
+        p: p.stat().st_mtime_ns for p in (out / "cells").iterdir() if "diffpir" not in p.name
+    } == before
     assert "14/16" not in capsys.readouterr().err
+    bench(SUITE, pictures=folder, prior=str(weights), count=1, out=out, device="cpu")
+    assert "16 earlier results in the same folder were not used" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
 
 
-def test_a_process_of_its_own_calls_the_prior_as_the_suite_does(tmp_path, weights):
-    bench(SUITE, prior=str(weights), count=1, tasks=("noise",), methods=("diip",), out=tmp_path, jobs=2, device="cpu")
+def test_other_processes_name_the_prior_as_the_suite_does(tmp_path, weights):
+    bench(
+        SUITE,
+        prior=str(weights),
+        count=1,
+        tasks=("noise",),
+        methods=("diip",),
+        out=tmp_path,
+        jobs=2,
+        device="cpu",
+    )
     cells = [json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()]
-    assert len(cells) == 2 * 3 and all(cell["prior"].startswith(f"{weights}: noise") for cell in cells)
+    assert len(cells) == 2 * 3 and all(
+        cell["prior"].startswith(f"{weights}: noise") for cell in cells
+    )
 
 
-def test_bench_says_what_is_wrong_before_it_works(tmp_path, weights):
+def test_what_is_wrong_is_refused_before_the_work(tmp_path, weights):
     with pytest.raises(SettingError, match="neither a suite"):
         bench("nonesuch")
     with pytest.raises(SettingError, match="jobs must be at least 1"):
@@ -83,7 +116,11 @@ def test_measure_prints_every_metric(tmp_path, capsys):
     from pristina.metrics.fidelity import haarpsi, psnr
 
     pair = [Picture.open(tmp_path / f"{name}.png").pixels[None] for name in ("dark", "truth")]
-    assert f"{psnr(*pair).item():.5g}" in both and f"{haarpsi(*pair).item():.5g}" in both and "gmsd" in both
+    assert (
+        f"{psnr(*pair).item():.5g}" in both
+        and f"{haarpsi(*pair).item():.5g}" in both
+        and "gmsd" in both
+    )
     Image.fromarray(truth[:32]).save(tmp_path / "half.png")
     with pytest.raises(InputError, match="does not go with"):
         measure(tmp_path / "half.png", tmp_path / "truth.png")

@@ -132,7 +132,11 @@ def adm_forward(w, form, x, t, *, heads, order, label=None):
     frequencies = 10000.0 ** (-torch.arange(form.time // 2) / (form.time // 2))
     angle = t[:, None].float() * frequencies
     emb = torch.cat([angle.cos(), angle.sin()], 1)
-    emb = F.linear(swish(F.linear(emb, w["time_embed.0.weight"], w["time_embed.0.bias"])), w["time_embed.2.weight"], w["time_embed.2.bias"])
+    emb = F.linear(
+        swish(F.linear(emb, w["time_embed.0.weight"], w["time_embed.0.bias"])),
+        w["time_embed.2.weight"],
+        w["time_embed.2.bias"],
+    )
     emb = emb if label is None else emb + label
 
     def norm(h, name):
@@ -147,8 +151,12 @@ def adm_forward(w, form, x, t, *, heads, order, label=None):
         return h.repeat_interleave(2, 2).repeat_interleave(2, 3) if kind == "up" else h
 
     def res(h, name, kind):
-        a = conv(resample(swish(norm(h, f"{name}.in_layers.0")), kind), f"{name}.in_layers.2", padding=1)
-        e = F.linear(swish(emb), w[f"{name}.emb_layers.1.weight"], w[f"{name}.emb_layers.1.bias"])[:, :, None, None]
+        a = conv(
+            resample(swish(norm(h, f"{name}.in_layers.0")), kind), f"{name}.in_layers.2", padding=1
+        )
+        e = F.linear(swish(emb), w[f"{name}.emb_layers.1.weight"], w[f"{name}.emb_layers.1.bias"])[
+            :, :, None, None
+        ]
         if form.scale_shift:
             scale, shift = e.chunk(2, 1)
             a = norm(a, f"{name}.out_layers.0") * (1 + scale) + shift
@@ -156,19 +164,27 @@ def adm_forward(w, form, x, t, *, heads, order, label=None):
             a = norm(a + e, f"{name}.out_layers.0")
         a = conv(swish(a), f"{name}.out_layers.3", padding=1)
         h = resample(h, kind)
-        return a + (conv(h, f"{name}.skip_connection") if f"{name}.skip_connection.weight" in w else h)
+        return a + (
+            conv(h, f"{name}.skip_connection") if f"{name}.skip_connection.weight" in w else h
+        )
 
     def attend(h, name):
         b, c, *size = h.shape
         n = heads(c)
         weight = w[f"{name}.qkv.weight"].reshape(3 * c, c)
-        qkv = torch.einsum("oc,bct->bot", weight, norm(h, f"{name}.norm").flatten(2)) + w[f"{name}.qkv.bias"][:, None]
+        qkv = (
+            torch.einsum("oc,bct->bot", weight, norm(h, f"{name}.norm").flatten(2))
+            + w[f"{name}.qkv.bias"][:, None]
+        )
         if order == "legacy":  # head by head: q, k, v
             q, k, v = (qkv.view(b, n, 3, c // n, -1)[:, :, i] for i in range(3))
         else:
             q, k, v = (qkv.view(b, 3, n, c // n, -1)[:, i] for i in range(3))
         a = attention(q, k, v).reshape(b, c, -1)
-        a = torch.einsum("oc,bct->bot", w[f"{name}.proj_out.weight"].reshape(c, c), a) + w[f"{name}.proj_out.bias"][:, None]
+        a = (
+            torch.einsum("oc,bct->bot", w[f"{name}.proj_out.weight"].reshape(c, c), a)
+            + w[f"{name}.proj_out.bias"][:, None]
+        )
         return h + a.view(b, c, *size)
 
     h, kept = x, []
@@ -288,5 +304,9 @@ def ddpm_forward(w, form, x, t):
             if i in form.attends:
                 h = attend(h, f"up.{i}.attn.{j}")
         if i:
-            h = conv(h.repeat_interleave(2, 2).repeat_interleave(2, 3), f"up.{i}.upsample.conv", padding=1)
+            h = conv(
+                h.repeat_interleave(2, 2).repeat_interleave(2, 3),
+                f"up.{i}.upsample.conv",
+                padding=1,
+            )
     return conv(swish(norm(h, "norm_out")), "conv_out", padding=1)

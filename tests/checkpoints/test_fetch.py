@@ -11,8 +11,9 @@ from diffusers import UNet2DModel
 
 from pristina.cli.weights import app
 from pristina.errors import CheckpointError
-from pristina.priors.checkpoints.catalogue import CATALOGUE, Known, Reading
+from pristina.priors.checkpoints.catalogue import CATALOGUE, CatalogueEntry
 from pristina.priors.checkpoints.fetch import cache_dir, cached, fetch
+from pristina.priors.checkpoints.options import LoadOptions
 from pristina.priors.load import load_prior
 from tests.checkpoints.reference import Form, make_ddpm
 
@@ -23,13 +24,23 @@ class Server:
     """A server of ``held`` that can break off, ignore Range, or fail."""
 
     def __init__(self):
-        self.held, self.break_after, self.ranges, self.status, self.asked = HELD, None, True, 200, []
+        self.held, self.break_after, self.ranges, self.status, self.asked = (
+            HELD,
+            None,
+            True,
+            200,
+            [],
+        )
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 outer.asked.append(self.headers.get("Range"))
-                start = int(self.headers["Range"][6:-1]) if self.headers.get("Range") and outer.ranges else 0
+                start = (
+                    int(self.headers["Range"][6:-1])
+                    if self.headers.get("Range") and outer.ranges
+                    else 0
+                )
                 if outer.status != 200:
                     self.send_error(outer.status)
                     return
@@ -47,7 +58,9 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/weights.bin"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
 
 @pytest.fixture
@@ -56,7 +69,15 @@ def server(tmp_path, monkeypatch):
     for name in ("PRISTINA_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     made = Server()
-    known = Known("mine", "mine", "mine.bin", "none", Reading(domain="x"), page="https://page", url=made.url)
+    known = CatalogueEntry(
+        "mine",
+        "mine",
+        "mine.bin",
+        "none",
+        LoadOptions(domain="x"),
+        page="https://page",
+        url=made.url,
+    )
     monkeypatch.setitem(CATALOGUE, "mine", known)
     yield made
     made.http.shutdown()
@@ -65,7 +86,7 @@ def server(tmp_path, monkeypatch):
 
 def publish(monkeypatch, **more):
     known = CATALOGUE["mine"]
-    monkeypatch.setitem(CATALOGUE, "mine", Known(**{**known.__dict__, **more}))
+    monkeypatch.setitem(CATALOGUE, "mine", CatalogueEntry(**{**known.__dict__, **more}))
 
 
 def test_a_download_reports_progress_and_is_kept(server):
@@ -73,7 +94,11 @@ def test_a_download_reports_progress_and_is_kept(server):
     told = []
     path = fetch("mine", on_bytes=lambda done, all_: told.append((done, all_)))
     assert path == cache_dir() / "mine" / "mine.bin" and path.read_bytes() == HELD
-    assert told[-1] == (len(HELD), len(HELD)) and len(told) >= 2 and [d for d, _ in told] == sorted(d for d, _ in told)
+    assert (
+        told[-1] == (len(HELD), len(HELD))
+        and len(told) >= 2
+        and [d for d, _ in told] == sorted(d for d, _ in told)
+    )
     assert fetch("mine") == path == cached("mine") and len(server.asked) == 1
 
 
@@ -138,7 +163,7 @@ def test_what_cannot_be_reached(server, monkeypatch):
     server.http.server_close()
     with pytest.raises(CheckpointError, match=r"127\.0\.0\.1 cannot be reached"):
         fetch("mine")
-    with pytest.raises(CheckpointError, match="by hand"):
+    with pytest.raises(CheckpointError, match="download it from"):
         fetch("ffhq-p2")
     with pytest.raises(CheckpointError, match="neither in the catalogue"):
         fetch("nonsense")
@@ -150,7 +175,7 @@ def test_nothing_is_fetched_unless_asked(server):
     for name in ("ffhq", "celebahq", "owner/name"):
         with pytest.raises(CheckpointError, match=f"pristina weights fetch {name}"):
             load_prior(name)
-    with pytest.raises(CheckpointError, match="by hand"):
+    with pytest.raises(CheckpointError, match="download it from"):
         load_prior("ffhq-p2")
     assert server.asked == []
 
@@ -158,29 +183,48 @@ def test_nothing_is_fetched_unless_asked(server):
 def test_a_hub_folder_in_the_cache_is_found_without_a_connection(server):
     snapshot = cache_dir() / "hub" / "models--google--ddpm-ema-celebahq-256" / "snapshots" / "abc"
     small = UNet2DModel(
-        sample_size=16, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2
+        sample_size=16,
+        block_out_channels=(32, 32),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
     )
     small.save_pretrained(snapshot)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
     for name in ("celebahq", "google/ddpm-ema-celebahq-256"):
         prior = load_prior(name)
-        assert prior.domain == "aligned faces, 256 x 256 px" and prior.size_rule.fixed and prior.source["layout"] == "diffusers"
+        assert (
+            prior.domain == "aligned faces, 256 x 256 px"
+            and prior.size_rule.fixed
+            and prior.source["layout"] == "diffusers"
+        )
 
 
 def test_fetched_weights_have_their_name(server, monkeypatch, tmp_path, capsys):
     torch.save(make_ddpm(Form()), tmp_path / "mine.ckpt")
     server.held = (tmp_path / "mine.ckpt").read_bytes()
-    publish(monkeypatch, file="mine.ckpt", reading=Reading(domain="smudges", size_px=16, fixed_size=True))
+    publish(
+        monkeypatch,
+        file="mine.ckpt",
+        options=LoadOptions(domain="smudges", size_px=16, fixed_size=True),
+    )
     app(["fetch", "mine"], exit_on_error=False, result_action="return_value")
     said = capsys.readouterr().out
     assert "mine.ckpt" in said and hashlib.sha256(server.held).hexdigest() in said.replace("\n", "")
     prior = load_prior("mine")
-    assert prior.domain == "smudges" and prior.size_rule.fixed and prior.source["catalogue"] == "mine (by name)"
+    assert (
+        prior.domain == "smudges"
+        and prior.size_rule.fixed
+        and prior.source["catalogue"] == "mine (by name)"
+    )
     app(["list", "--json"], exit_on_error=False, result_action="return_value")
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)["known"]}
     assert listed["mine"]["here"] and listed["ffhq"]["here"] is None
-    assert listed["imagenet64-classes"]["schedule"] == "cosine" and listed["imagenet256"]["checksum"].startswith("sha256 a37c32ff")
+    assert listed["imagenet64-classes"]["schedule"] == "cosine" and listed["imagenet256"][
+        "checksum"
+    ].startswith("sha256 a37c32ff")
     app(["list"], exit_on_error=False, result_action="return_value")
     said = capsys.readouterr().out
-    assert "celebahq" in said and "aligned faces, eyes" in said  # one that is known, and what a shipped one says of itself
+    assert (
+        "celebahq" in said and "aligned faces, eyes" in said
+    )  # one that is known, and what a shipped one says of itself

@@ -1,4 +1,4 @@
-"""deepinv's conventions, met without deepinv: its physics as our operators, our methods as its reconstructors."""
+"""deepinv's conventions, without deepinv: its physics as operators, methods as reconstructors."""
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from pristina.methods.index import METHODS
 from pristina.methods.mmse import MMSE, mmse
 from pristina.operators.base import Observation, Operator
 from pristina.priors.gaussian import GaussianPrior
-from pristina.types import Draw, generators
+from pristina.seeds import generators
+from pristina.types import Draw
 
 
 class Noise:
@@ -17,7 +18,7 @@ class Noise:
 
 
 class Shrink:
-    """What a deepinv physics looks like from outside: averages 2 x 2 pixels, adds noise when called."""
+    """A physics as deepinv has them: averages 2 x 2 pixels, and adds noise when called."""
 
     noise_model = Noise()
 
@@ -25,7 +26,7 @@ class Shrink:
         return torch.nn.functional.avg_pool2d(x, 2)
 
     def A_adjoint(self, y):
-        return torch.nn.functional.interpolate(y, scale_factor=2, mode="nearest") / 4
+        return y.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
 
     def __call__(self, x):
         return self.A(x) + Noise.sigma * torch.randn_like(self.A(x))
@@ -34,7 +35,9 @@ class Shrink:
 def test_physics_is_an_operator():
     operator = PhysicsOperator(Shrink())
     x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 4, 4)
-    assert torch.equal(operator(x), Shrink().A(x)) and torch.equal(operator(x), operator(x))  # noise is no part of A
+    assert torch.equal(operator(x), Shrink().A(x)) and torch.equal(
+        operator(x), operator(x)
+    )  # noise is no part of A
     assert torch.allclose((operator(x) * y).sum(), (x * operator.adjoint(y)).sum())
     exact = super(PhysicsOperator, operator).adjoint(y)
     assert torch.allclose(operator.adjoint(y), exact, atol=1e-6)
@@ -68,8 +71,24 @@ def test_our_methods_are_reconstructors():
     prior = GaussianPrior(variance=0.1)
     y = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     model = Reconstructor("mmse", prior, MMSE(sigma=0.2))
-    assert torch.equal(model(y), mmse(Observation(y), prior, MMSE(sigma=0.2)).picture)
+    assert torch.equal(model(y), mmse(Observation(y), prior, MMSE(sigma=0.2)).images)
     assert model(y[:, :, :4, :4], Shrink()).shape == (2, 3, 8, 8)
+
+
+def test_a_method_that_does_not_use_the_form_gets_the_size_alone():
+    class Same:
+        noise_model = Noise()
+
+        def A(self, x):
+            return x
+
+        A_adjoint = __call__ = A
+
+    prior = GaussianPrior(variance=0.1)
+    y = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = Reconstructor("mmse", prior, MMSE(sigma=0.2))
+    assert torch.equal(model(y, Same()), model(y))
+    assert torch.equal(Reconstructor("nothing", None)(y, Same()), y)
 
 
 def test_a_method_that_needs_the_operator_uses_the_physics():
@@ -83,5 +102,9 @@ def test_a_method_that_needs_the_operator_uses_the_physics():
     prior = GaussianPrior(mean=0.0, variance=0.02)
     y = torch.full((1, 3, 4, 4), 0.7)
     settings = METHODS["dps"].settings(steps=10)
-    expected = METHODS["dps"].function(Observation(y, Native()), prior, settings, generator=generators(1, 1)).picture
+    expected = (
+        METHODS["dps"]
+        .function(Observation(y, Native()), prior, settings, generator=generators(1, 1))
+        .images
+    )
     assert torch.equal(Reconstructor("dps", prior, settings, seed=1)(y, Shrink()), expected)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pristina.errors import CheckpointError
-from pristina.priors.checkpoints.catalogue import Reading
+from pristina.priors.checkpoints.options import LoadOptions
 from pristina.priors.load import load_prior
 from tests.checkpoints.reference import Form, adm_forward, ddpm_forward, make_adm, make_ddpm
 
@@ -37,7 +37,9 @@ ADM_FORMS = {
     "residual, no scale-shift": Form(scale_shift=False),
     "conv resampling": Form(residual=False),
     "conv resampling, no scale-shift": Form(residual=False, scale_shift=False),
-    "two blocks, three levels, attention on two": Form(widths=(32, 32, 64), blocks=2, attends=(1, 2), outputs=6),
+    "two blocks, three levels, attention on two": Form(
+        widths=(32, 32, 64), blocks=2, attends=(1, 2), outputs=6
+    ),
     "attention in the middle only": Form(attends=()),
     "time embedding wider than the first level": Form(widths=(32, 64), time=64, outputs=6),
     "grey": Form(inputs=1, outputs=2),
@@ -52,12 +54,16 @@ def test_adm(tmp_path, form, order):
     torch.save(w, tmp_path / "network.pt")
     x, t = pictures(2, form.inputs, 16, 16), torch.tensor([3.0, 700.5])
     for how, heads in (({"heads": 4}, quarters), ({"head_channels": 16}, of_16)):
-        prior = load_prior(tmp_path / "network.pt", reading=Reading(order, **how))
+        prior = load_prior(tmp_path / "network.pt", options=LoadOptions(order, **how))
         expected = adm_forward(w, form, x, t, heads=heads, order=order)
         assert (predicted(prior, x, t) - expected).abs().max() < 1e-4
-        wrong = adm_forward(w, form, x, t, heads=heads, order={"legacy": "new", "new": "legacy"}[order])
+        wrong = adm_forward(
+            w, form, x, t, heads=heads, order={"legacy": "new", "new": "legacy"}[order]
+        )
         assert (wrong - expected).abs().max() > 1e-2  # the comparison would notice
-        assert prior.channels == form.inputs and prior.size_rule.multiple == 2 ** (len(form.widths) - 1)
+        assert prior.channels == form.inputs and prior.size_rule.multiple == 2 ** (
+            len(form.widths) - 1
+        )
         eps = prior.predict(x, t).eps
         assert (eps - expected[:, : form.inputs]).abs().max() < 1e-3
 
@@ -66,14 +72,14 @@ def test_adm_with_classes_is_fixed_to_one_or_to_their_mean(tmp_path):
     form = Form(classes=5, outputs=6)
     w = make_adm(form)
     torch.save(w, tmp_path / "network.pt")
-    x, t, known = pictures(*SIZE), torch.tensor([10.0, 500.0]), Reading("legacy", heads=4)
+    x, t, known = pictures(*SIZE), torch.tensor([10.0, 500.0]), LoadOptions("legacy", heads=4)
     for label, vector in ((None, w["label_emb.weight"].mean(0)), (3, w["label_emb.weight"][3])):
-        prior = load_prior(tmp_path / "network.pt", reading=dataclasses.replace(known, label=label))
+        prior = load_prior(tmp_path / "network.pt", options=dataclasses.replace(known, label=label))
         expected = adm_forward(w, form, x, t, heads=quarters, order="legacy", label=vector)
         assert (predicted(prior, x, t) - expected).abs().max() < 1e-4
         assert prior.source["label"] == ("mean of all classes" if label is None else "3")
     with pytest.raises(CheckpointError, match="between 0 and 4"):
-        load_prior(tmp_path / "network.pt", reading=dataclasses.replace(known, label=5))
+        load_prior(tmp_path / "network.pt", options=dataclasses.replace(known, label=5))
 
 
 @pytest.mark.parametrize("predicts", ["edm", "consistency"])
@@ -81,8 +87,10 @@ def test_edm_and_consistency_networks(tmp_path, predicts):
     form = Form(widths=(64, 128), two_d=True, scale_shift=False, time=64)
     w = make_adm(form)
     torch.save(w, tmp_path / "network.pt")
-    asked = Reading() if predicts == "edm" else Reading(predicts="consistency")
-    prior = load_prior(tmp_path / "network.pt", reading=asked)  # 2-D attention gives the code away: new order, 64 channels a head
+    asked = LoadOptions() if predicts == "edm" else LoadOptions(predicts="consistency")
+    prior = load_prior(
+        tmp_path / "network.pt", options=asked
+    )  # 2-D attention gives the code away: new order, 64 channels a head
     x_t, t = pictures(*SIZE), torch.tensor([20.0, 600.0])
     found = prior.predict(x_t, t).x0
 
@@ -91,9 +99,17 @@ def test_edm_and_consistency_networks(tmp_path, predicts):
     least = 0.002 if predicts == "consistency" else 0.0
     x = x_t / bar.sqrt()
     out = adm_forward(
-        w, form, (x / (sigma**2 + s**2).sqrt()).float(), 250 * sigma.flatten().log().float(), heads=lambda c: c // 64, order="new"
+        w,
+        form,
+        (x / (sigma**2 + s**2).sqrt()).float(),
+        250 * sigma.flatten().log().float(),
+        heads=lambda c: c // 64,
+        order="new",
     )
-    expected = s**2 / ((sigma - least) ** 2 + s**2) * x + (sigma - least) * s / (sigma**2 + s**2).sqrt() * out
+    expected = (
+        s**2 / ((sigma - least) ** 2 + s**2) * x
+        + (sigma - least) * s / (sigma**2 + s**2).sqrt() * out
+    )
     assert (found - expected).abs().max() < 1e-4
 
 
@@ -131,18 +147,33 @@ def test_wrappers_prefixes_and_averaged_weights(tmp_path):
         "state_dict": ({"state_dict": under("model.", raw), "epoch": 3}, trained),
         "model": ({"model": under("module.", raw), "optimizer": optimizer}, trained),
         "model and ema": ({"model": raw, "ema": under("module.", average)}, averaged),
-        "denoise_fn and buffers": ({**under("denoise_fn.", raw), "betas": torch.zeros(1000)}, trained),
-        "ema_model": ({**under("online_model.", raw), **under("ema_model.", average), "step": torch.tensor(1)}, averaged),
+        "denoise_fn and buffers": (
+            {**under("denoise_fn.", raw), "betas": torch.zeros(1000)},
+            trained,
+        ),
+        "ema_model": (
+            {
+                **under("online_model.", raw),
+                **under("ema_model.", average),
+                "step": torch.tensor(1),
+            },
+            averaged,
+        ),
     }
     for name, (held, expected) in wrapped.items():
         torch.save(held, tmp_path / "held.pt")
-        assert (predicted(load_prior(tmp_path / "held.pt"), x, t) - expected).abs().max() < 1e-4, name
+        assert (predicted(load_prior(tmp_path / "held.pt"), x, t) - expected).abs().max() < 1e-4, (
+            name
+        )
 
     torch.save([raw, optimizer, 4, 1000, average], tmp_path / "both.pt")
-    assert (predicted(load_prior(tmp_path / "both.pt", reading=Reading(weights="raw")), x, t) - trained).abs().max() < 1e-4
+    assert (
+        predicted(load_prior(tmp_path / "both.pt", options=LoadOptions(weights="raw")), x, t)
+        - trained
+    ).abs().max() < 1e-4
     torch.save(raw, tmp_path / "one.pt")
     with pytest.raises(CheckpointError, match="no averaged"):
-        load_prior(tmp_path / "one.pt", reading=Reading(weights="ema"))
+        load_prior(tmp_path / "one.pt", options=LoadOptions(weights="ema"))
 
 
 def test_half_precision_and_foreign_safetensors(tmp_path):

@@ -10,7 +10,16 @@ from pristina.priors.direct import ConditionalNetwork, DirectNetwork
 from pristina.priors.network import PatchUNet
 from pristina.priors.unet import flow_prior
 
-SETTINGS = {"layers": 1, "patch": 2, "attention": False, "norm": "pixel", "head": "linear", "inputs": 3, "outputs": 3, "labels": 0}
+SETTINGS = {
+    "layers": 1,
+    "patch": 2,
+    "attention": False,
+    "norm": "pixel",
+    "head": "linear",
+    "inputs": 3,
+    "outputs": 3,
+    "labels": 0,
+}
 
 
 def network(**changes):
@@ -33,17 +42,32 @@ def test_a_sum_over_neighbours(size):
     assert torch.allclose(in_tiles(blur, x, side=20, halo=2), blur(x), atol=1e-6)
     assert all(max(shape) <= 24 for shape in seen[:-1])
     wrong = in_tiles(blur, x, side=20, halo=1)
-    assert torch.allclose(wrong, blur(x), atol=1e-6) == (max(size) <= 20)  # a halo too small would show
+    assert torch.allclose(wrong, blur(x), atol=1e-6) == (
+        max(size) <= 20
+    )  # a halo too small would show
 
 
-@pytest.mark.parametrize("changes", [{}, {"channels": [16, 16]}, {"layers": 2, "channels": [16, 16]}, {"patch": 4, "channels": [16, 16]}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"channels": [16, 16]},
+        {"layers": 2, "channels": [16, 16]},
+        {"patch": 4, "channels": [16, 16]},
+    ],
+)
 @torch.no_grad()
 def test_no_pixel_depends_on_one_beyond_the_radius(changes):
     made = network(**changes).double().eval()
     side = made.multiple * (2 * made.radius // made.multiple + 6)
-    x = torch.rand(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(
+        1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     reached = 0
-    for middle in (side // 2, side // 2 + made.multiple - 1):  # the ends of a cell of the network's coarsest grid
+    for middle in (
+        side // 2,
+        side // 2 + made.multiple - 1,
+    ):  # the ends of a cell of the network's coarsest grid
         other = x.clone()
         other[..., middle, middle] += 1
         changed = (made(other, torch.ones(1)) != made(x, torch.ones(1))).any(1)[0].nonzero()
@@ -52,7 +76,10 @@ def test_no_pixel_depends_on_one_beyond_the_radius(changes):
 
 
 def test_attention_and_group_norm_have_no_radius():
-    assert network(attention=True, channels=[32, 64]).radius is None and network(norm="group").radius is None
+    assert (
+        network(attention=True, channels=[32, 64]).radius is None
+        and network(norm="group").radius is None
+    )
 
 
 @torch.no_grad()
@@ -61,11 +88,16 @@ def test_networks_give_the_same_in_tiles(monkeypatch):
     prior = DirectNetwork(network(channels=[16, 16]), domain="")
     rival = ConditionalNetwork(network(channels=[16, 16], inputs=6), domain="")
     whole, pair = prior.predict(x, 0.7), rival.predict(x, 500, 1 - x)
-    fit, diffusion = x[..., :200, :328], flow_prior(network(channels=[16, 16]), domain="", native=None, fixed=False)
+    fit, diffusion = (
+        x[..., :200, :328],
+        flow_prior(network(channels=[16, 16]), domain="", native=None, fixed=False),
+    )
     estimate = diffusion.predict(fit, 300).x0
     monkeypatch.setattr(networks, "TILE_PX", 64)
     in_parts, pair_in_parts = prior.predict(x, 0.7), rival.predict(x, 500, 1 - x)
     assert torch.allclose(in_parts, whole, atol=1e-4 * float(whole.abs().max()))
     assert torch.allclose(pair_in_parts.eps, pair.eps, atol=1e-4 * float(pair.eps.abs().max()))
-    assert torch.allclose(diffusion.predict(fit, 300).x0, estimate, atol=1e-4 * float(estimate.abs().max()))
+    assert torch.allclose(
+        diffusion.predict(fit, 300).x0, estimate, atol=1e-4 * float(estimate.abs().max())
+    )
     assert prior.n_calls == rival.n_calls == 2  # a picture in tiles is still one call

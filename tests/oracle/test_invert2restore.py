@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from torch.nn import functional as F
 
-from pristina.methods.rectify import TESTS, p_values, rectify, whiten
+from pristina.methods.steps.rectify import TESTS, p_values, rectify, whiten
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -20,7 +20,9 @@ def test_typical_noise_is_left_alone_in_95_percent_of_draws(side, draws, rung):
     z = normal(draws, 3, side, side, seed=1)
     done = rectify(z, normal(draws, 3, side, side, seed=2), rung)
     untouched = done.changed == 0
-    error = math.sqrt(0.05 * 0.95 / draws) if rung == "scale" else 0  # one test a patch, all independent: 95 % is exact, not a bound
+    error = (
+        math.sqrt(0.05 * 0.95 / draws) if rung == "scale" else 0
+    )  # one test a patch, all independent: 95 % is exact, not a bound
     assert untouched.double().mean() >= 0.95 - 2 * error
     scaled = z * math.sqrt(z[0].numel()) / z.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     assert torch.allclose(done.z[untouched], scaled[untouched], atol=1e-5)
@@ -35,7 +37,9 @@ def test_scaled_noise_returns_to_the_sphere(scale, rung):
     done = rectify(scale * z, normal(4, 3, 64, 64, seed=5), rung)
     assert torch.allclose(done.z, on_sphere, atol=1e-5)
     if rung != "norm":
-        assert (done.changed == 1).all() and (done.gamma == 0).all()  # it was seen, and rescaling was enough
+        assert (done.changed == 1).all() and (
+            done.gamma == 0
+        ).all()  # it was seen, and rescaling was enough
 
 
 def test_p_values_are_those_of_scipy_where_it_has_the_test():
@@ -43,7 +47,9 @@ def test_p_values_are_those_of_scipy_where_it_has_the_test():
     p = dict(zip(TESTS, p_values(z)[0].tolist(), strict=True))
     flat = z.flatten().double().numpy()
     n = len(flat)
-    assert p["mean"] == pytest.approx(2 * scipy.stats.norm.sf(abs(flat.sum()) / math.sqrt(n)), rel=1e-6)
+    assert p["mean"] == pytest.approx(
+        2 * scipy.stats.norm.sf(abs(flat.sum()) / math.sqrt(n)), rel=1e-6
+    )
     below = scipy.stats.chi2.cdf((flat**2).sum(), n)
     assert p["second moment"] == pytest.approx(2 * min(below, 1 - below), rel=1e-5)
     assert p["distribution"] == pytest.approx(scipy.stats.kstest(flat, "norm").pvalue, rel=0.05)
@@ -54,7 +60,9 @@ def test_p_values_of_typical_noise_are_uniform():
     for i, name in enumerate(TESTS):
         for level in (0.05, 0.3):
             share = float((p[:, i] < level).double().mean())
-            assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 2000)), name
+            assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 2000)), (
+                name
+            )
 
 
 def test_each_test_sees_what_it_is_for():
@@ -95,7 +103,10 @@ def test_scale_sets_the_patches_that_are_too_loud_and_keeps_their_shapes():
     assert done[patch].square().mean() == pytest.approx(1, abs=0.02)
     assert (done[patch] / z[patch]).std() < 1e-4
     kept = rectify(shifted, xi, "scale").z
-    assert torch.corrcoef(torch.stack([kept.flatten(), shifted.flatten()]))[0, 1] > 0.999 and kept.mean() > 0.19
+    assert (
+        torch.corrcoef(torch.stack([kept.flatten(), shifted.flatten()]))[0, 1] > 0.999
+        and kept.mean() > 0.19
+    )
 
 
 def test_whitening_flattens_the_spectrum_and_keeps_the_phases():
@@ -110,7 +121,9 @@ def test_whitening_flattens_the_spectrum_and_keeps_the_phases():
 
 
 def test_noise_mix_is_the_smallest_that_passes():
-    z = torch.sign(normal(3, 3, 16, 16, seed=12))  # white, unit variance, yet far from normal: only fresh noise helps
+    z = torch.sign(
+        normal(3, 3, 16, 16, seed=12)
+    )  # white, unit variance, yet far from normal: only fresh noise helps
     done = rectify(z, normal(3, 3, 16, 16, seed=13), sizes=())
     assert ((done.gamma > 0) & (done.gamma < 1)).all()
     threshold = 0.05 / len(TESTS)

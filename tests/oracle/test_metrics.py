@@ -10,17 +10,19 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from pristina.errors import InputError, MissingExtra, SizeError
-from pristina.metrics import perceptual
+from pristina.image.statistics import blockiness, estimate_noise, sharpness
+from pristina.metrics import METRICS, measure, measure_kernels, perceptual
 from pristina.metrics.fidelity import gmsd, haarpsi, psnr, psnr_after_shift, ssim
 from pristina.metrics.kernels import kernel_correlation, kernel_error
-from pristina.metrics.measure import measure
-from pristina.metrics.noreference import blockiness, noise, sharpness
 
 
 @pytest.fixture(scope="module")
 def pair():
     """Two pictures of odd and even sides, each in two damaged states."""
-    truth = torch.from_numpy(data.astronaut()[100:147, 180:230].copy()).permute(2, 0, 1).float()[None] / 255
+    truth = (
+        torch.from_numpy(data.astronaut()[100:147, 180:230].copy()).permute(2, 0, 1).float()[None]
+        / 255
+    )
     random = torch.Generator().manual_seed(0)
     noisy = (truth + 0.1 * torch.randn(truth.shape, generator=random)).clamp(0, 1)
     blurred = torch.nn.functional.avg_pool2d(truth, 5, 1, 2, count_include_pad=False)
@@ -32,18 +34,34 @@ def as_array(x):
 
 
 def test_psnr_is_that_of_scikit_image(pair):
-    expected = [peak_signal_noise_ratio(as_array(t), as_array(r), data_range=1) for r, t in zip(*pair, strict=True)]
+    expected = [
+        peak_signal_noise_ratio(as_array(t), as_array(r), data_range=1)
+        for r, t in zip(*pair, strict=True)
+    ]
     assert psnr(*pair).tolist() == pytest.approx(expected, abs=1e-4)
     assert psnr(pair[1], pair[1]).tolist() == [100, 100]
 
 
 def test_ssim_is_that_of_scikit_image_and_torchmetrics(pair):
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1, "channel_axis": -1}
-    expected = [structural_similarity(as_array(t), as_array(r), **settings) for r, t in zip(*pair, strict=True)]
+    settings = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1,
+        "channel_axis": -1,
+    }
+    expected = [
+        structural_similarity(as_array(t), as_array(r), **settings)
+        for r, t in zip(*pair, strict=True)
+    ]
     assert ssim(*pair).tolist() == pytest.approx(expected, abs=1e-6)
-    _, map_ = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none", return_full_image=True)
+    _, map_ = structural_similarity_index_measure(
+        *pair, data_range=1.0, reduction="none", return_full_image=True
+    )
     whole = map_[..., 5:-5, 5:-5].mean((1, 2, 3))  # the windows that lie within the picture
-    assert ssim(*pair).tolist() == pytest.approx(whole.tolist(), abs=1e-4)  # torchmetrics works in float32
+    assert ssim(*pair).tolist() == pytest.approx(
+        whole.tolist(), abs=1e-4
+    )  # torchmetrics works in float32
     with pytest.raises(SizeError, match="11 x 11"):
         ssim(torch.zeros(1, 3, 10, 20), torch.zeros(1, 3, 10, 20))
 
@@ -64,7 +82,11 @@ def plain_haarpsi(a, b):
 
     def yiq(p):
         r, g, b = p[..., 0], p[..., 1], p[..., 2]
-        planes = 0.299 * r + 0.587 * g + 0.114 * b, 0.596 * r - 0.274 * g - 0.322 * b, 0.211 * r - 0.523 * g + 0.312 * b
+        planes = (
+            0.299 * r + 0.587 * g + 0.114 * b,
+            0.596 * r - 0.274 * g - 0.322 * b,
+            0.211 * r - 0.523 * g + 0.312 * b,
+        )
         return [halved(v) for v in planes]
 
     def wave(x, j, transposed):
@@ -93,7 +115,9 @@ def plain_haarpsi(a, b):
 
 
 def test_haarpsi_is_the_plain_definition(pair):
-    expected = [plain_haarpsi(255 * as_array(r), 255 * as_array(t)) for r, t in zip(*pair, strict=True)]
+    expected = [
+        plain_haarpsi(255 * as_array(r), 255 * as_array(t)) for r, t in zip(*pair, strict=True)
+    ]
     assert haarpsi(*pair).tolist() == pytest.approx(expected, abs=1e-6)
     assert 0.1 < expected[0] < 0.9  # far from both ends
     assert haarpsi(pair[1], pair[1]).tolist() == pytest.approx([1, 1], abs=1e-6)
@@ -115,7 +139,9 @@ def plain_gmsd(a, b):
 
 
 def test_gmsd_is_the_plain_definition(pair):
-    expected = [plain_gmsd(255 * as_array(r), 255 * as_array(t)) for r, t in zip(*pair, strict=True)]
+    expected = [
+        plain_gmsd(255 * as_array(r), 255 * as_array(t)) for r, t in zip(*pair, strict=True)
+    ]
     assert gmsd(*pair).tolist() == pytest.approx(expected, abs=1e-6)
     assert min(expected) > 0.05
     assert gmsd(pair[1], pair[1]).tolist() == pytest.approx([0, 0], abs=1e-7)
@@ -153,8 +179,14 @@ def test_kernel_metrics_against_a_search_over_shifts():
     assert found.item() == pytest.approx(expected, abs=1e-6)
 
     wide = np.pad(b, 10)
-    distances = [np.linalg.norm(np.pad(a, ((i, 24 - i), (j, 22 - j))) - wide) / np.linalg.norm(b) for i in range(25) for j in range(23)]
-    assert kernel_error(torch.tensor(2 * a)[None], torch.tensor(b)[None]).item() == pytest.approx(min(distances), abs=1e-6)
+    distances = [
+        np.linalg.norm(np.pad(a, ((i, 24 - i), (j, 22 - j))) - wide) / np.linalg.norm(b)
+        for i in range(25)
+        for j in range(23)
+    ]
+    assert kernel_error(torch.tensor(2 * a)[None], torch.tensor(b)[None]).item() == pytest.approx(
+        min(distances), abs=1e-6
+    )
     with pytest.raises(InputError, match="not all zero"):
         kernel_error(torch.zeros(1, 3, 3), torch.ones(1, 3, 3))
     with pytest.raises(InputError, match="do not go with"):
@@ -166,16 +198,23 @@ def test_no_reference_metrics_see_what_they_are_named_after(pair):
 
     from PIL import Image
 
-    truth = torch.from_numpy(data.astronaut()[:256, 128:384].copy()).permute(2, 0, 1).float()[None] / 255
+    truth = (
+        torch.from_numpy(data.astronaut()[:256, 128:384].copy()).permute(2, 0, 1).float()[None]
+        / 255
+    )
     file = BytesIO()
-    Image.fromarray((as_array(truth[0]) * 255).round().astype(np.uint8)).save(file, "JPEG", quality=10)
-    blocky = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1).float()[None] / 255
+    Image.fromarray((as_array(truth[0]) * 255).round().astype(np.uint8)).save(
+        file, "JPEG", quality=10
+    )
+    blocky = (
+        torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1).float()[None] / 255
+    )
     noisy = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     blurred = torch.nn.functional.avg_pool2d(truth, 5, 1, 2)
     assert blockiness(truth).item() == pytest.approx(1, abs=0.05)
     assert blockiness(blocky) > 1.5
     assert blockiness(blocky[..., 4:, 4:]) < 1  # off the grid
-    assert noise(noisy).item() == pytest.approx(0.1, rel=0.1)
+    assert estimate_noise(noisy).item() == pytest.approx(0.1, rel=0.1)
     assert sharpness(blurred) < sharpness(truth) / 4
     for height, width in ((1, 1), (256, 8)):
         with pytest.raises(SizeError, match=f"more than 8 px a side, not {width} x {height}"):
@@ -206,7 +245,7 @@ def test_lpips_and_fid_name_what_is_missing(monkeypatch, tmp_path):
 
 
 def test_lpips_and_fid_hand_over_what_the_packages_expect(monkeypatch, tmp_path):
-    """With a stand-in for each package: value range, shapes and where the weights are looked for."""
+    """Check value range, shapes and the place of the weights, with a stand-in for each package."""
     (tmp_path / "checkpoints").mkdir()
     for file in ("alexnet-owt-7be5be79.pth", "weights-inception-2015-12-05-6726825d.pth"):
         (tmp_path / "checkpoints" / file).touch()
@@ -220,15 +259,65 @@ def test_lpips_and_fid_hand_over_what_the_packages_expect(monkeypatch, tmp_path)
         def forward(self, a, b):
             return (a - b).abs().mean((1, 2, 3), keepdim=True)
 
-    def calculate_metrics(input1, input2, fid, feature_extractor_weights_path, cuda, verbose, cache, save_cpu_ram):
+    def calculate_metrics(
+        input1, input2, fid, feature_extractor_weights_path, cuda, verbose, cache, save_cpu_ram
+    ):
         assert fid and not cache and feature_extractor_weights_path.endswith("6726825d.pth")
         assert input1[0].dtype == torch.uint8 and input1[0].shape == (3, 16, 16)
-        return {"frechet_inception_distance": float(input1[0].float().mean() - input2[0].float().mean())}
+        return {
+            "frechet_inception_distance": float(input1[0].float().mean() - input2[0].float().mean())
+        }
 
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=Distance))
-    monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace(calculate_metrics=calculate_metrics))
+    monkeypatch.setitem(
+        sys.modules, "torch_fidelity", types.SimpleNamespace(calculate_metrics=calculate_metrics)
+    )
     perceptual._lpips_network.cache_clear()
     x, y = torch.ones(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5)
     assert perceptual.lpips(x, y).tolist() == [1, 1]  # half of [0, 1] is 1 of [-1, 1]
     assert perceptual.fid(x, y) == 255 - 128
     perceptual._lpips_network.cache_clear()
+
+
+def test_the_table_says_what_each_metric_needs_and_which_direction_is_better(pair):
+    restored, truth = pair
+    for name, metric in METRICS.items():
+        assert metric.name == name and metric.title and metric.note
+        if "lpips" in metric.needs:
+            assert "truth" in metric.needs and metric.better == "lower"
+            continue
+        if "kernels" in metric.needs:
+            k = torch.rand(2, 5, 5) + 0.1
+            same, other = metric.function(k, k), metric.function(k, torch.rand(2, 5, 5) + 0.1)
+        elif "truth" in metric.needs:
+            same, other = metric.function(truth, truth), metric.function(restored, truth)
+        else:
+            assert metric.better == "neither" and metric.best([1.0, 2.0]) == []
+            assert metric.function(restored).shape == (2,)
+            continue
+        assert same.shape == other.shape == (2,)
+        better = same > other if metric.better == "higher" else same < other
+        assert better.all(), name
+        values = [float(same[0]), float(other[0])]
+        assert metric.best([*values[::-1], values[0]]) == values
+
+
+def test_measure_holds_what_its_inputs_allow_in_the_order_of_the_table(pair):
+    restored, truth = pair
+    alone, both = measure(restored), measure(restored, truth)
+    assert list(alone) == ["sharpness", "noise", "blockiness"]
+    assert list(both) == ["psnr", "ssim", "haarpsi", "gmsd", "psnr_after_shift", *alone]
+    assert "psnr_after_shift" not in measure(restored[..., :24, :24], truth[..., :24, :24])
+    for name, values in both.items():
+        inputs = (restored, truth) if METRICS[name].needs else (restored,)
+        assert torch.equal(values, METRICS[name].function(*inputs))
+    k = torch.rand(2, 5, 5)
+    assert list(measure_kernels(k, k)) == ["kernel_correlation", "kernel_error"]
+
+
+def test_suites_may_name_every_metric_of_the_table():
+    from typing import get_args
+
+    from pristina.bench.suite import MetricName
+
+    assert set(get_args(MetricName)) == set(METRICS)

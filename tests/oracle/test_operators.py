@@ -1,4 +1,8 @@
-"""Operators against independent answers: scipy's convolution, Pillow's JPEG and resizing, scikit-image's Radon transform, closed forms."""
+"""Operators against independent answers.
+
+These are scipy's convolution, Pillow's JPEG and resizing, scikit-image's Radon transform and
+closed forms.
+"""
 
 import math
 
@@ -11,17 +15,31 @@ from skimage import data
 from skimage.transform import iradon, radon
 from torch import nn
 
-from pristina.operators.blur import AnisotropicBlur, Defocus, FreeKernel, GaussianBlur, KernelBlur, VaryingBlur, spread, tilt_to_centre
+from pristina.operators.blur import (
+    AnisotropicBlur,
+    Defocus,
+    FreeKernel,
+    GaussianBlur,
+    KernelBlur,
+    VaryingBlur,
+)
 from pristina.operators.convolve import centre, convolve, normalise
-from pristina.operators.index import parse_recipe
 from pristina.operators.jpeg import JPEG, estimate_quality
-from pristina.operators.kernels import gaussian_kernel, line_kernel, motion_kernel
+from pristina.operators.kernels import (
+    gaussian_kernel,
+    line_kernel,
+    motion_kernel,
+    spread,
+    tilt_to_centre,
+)
 from pristina.operators.noise import Noise
 from pristina.operators.radon import Radon
+from pristina.operators.recipe import Recipe
 from pristina.operators.resample import Downsample
 from pristina.operators.tone import Gamma, Haze
 from pristina.operators.warp import Elastic, warp
-from pristina.types import Draw, generators
+from pristina.seeds import generators
+from pristina.types import Draw
 
 torch.set_num_threads(1)
 
@@ -32,7 +50,10 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def face() -> torch.Tensor:
     """A natural picture, (1, 3, 128, 128)."""
-    return torch.from_numpy(data.astronaut()[40:168, 160:288].copy()).float().permute(2, 0, 1)[None] / 255
+    return (
+        torch.from_numpy(data.astronaut()[40:168, 160:288].copy()).float().permute(2, 0, 1)[None]
+        / 255
+    )
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -40,7 +61,9 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 9), (15, 13)])
-@pytest.mark.parametrize(("boundary", "mode"), [("reflect", "mirror"), ("circular", "wrap"), ("zero", "constant")])
+@pytest.mark.parametrize(
+    ("boundary", "mode"), [("reflect", "mirror"), ("circular", "wrap"), ("zero", "constant")]
+)
 def test_convolution_is_scipys(size: tuple[int, int], boundary: str, mode: str) -> None:
     x, kernels = random(2, 3, 17, 20), random(2, 1, *size, seed=1)
     y = convolve(x, kernels, boundary)
@@ -78,34 +101,52 @@ def test_centring_a_kernel_moves_the_picture_the_other_way() -> None:
 
 
 def test_gaussian_kernels_have_the_stated_moments() -> None:
-    torch.testing.assert_close(spread(GaussianBlur(2.5).kernel()), torch.tensor([2.5]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        spread(GaussianBlur(2.5).kernel()), torch.tensor([2.5]), atol=1e-3, rtol=0
+    )
     kernel = AnisotropicBlur(3, 1, angle=30).kernel()[0, 0].detach().double()
     axis = torch.arange(41.0, dtype=torch.float64) - 20
-    xx, yy, xy = (float((kernel * m).sum()) for m in (axis.square(), axis[:, None].square(), axis * axis[:, None]))
+    xx, yy, xy = (
+        float((kernel * m).sum())
+        for m in (axis.square(), axis[:, None].square(), axis * axis[:, None])
+    )
     turn = math.radians(30)  # the covariance of a Gaussian turned from x towards y
     assert xx == pytest.approx(9 * math.cos(turn) ** 2 + math.sin(turn) ** 2, rel=1e-3)
     assert yy == pytest.approx(9 * math.sin(turn) ** 2 + math.cos(turn) ** 2, rel=1e-3)
     assert xy == pytest.approx(8 * math.sin(turn) * math.cos(turn), rel=1e-3)
     x = random(1, 1, 24, 24)
     expected = ndimage.gaussian_filter(x[0, 0].numpy(), 1.5, mode="mirror", radius=10)
-    np.testing.assert_allclose(GaussianBlur(1.5, 21).double()(x)[0, 0].detach(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        GaussianBlur(1.5, 21).double()(x)[0, 0].detach(), expected, atol=1e-6
+    )
 
 
 def test_discs_strokes_and_motion() -> None:
-    # a disc of radius r has r / 2 of spread along each axis, a stroke of length l has l / sqrt(12) along it
-    torch.testing.assert_close(spread(Defocus(8.0).kernel()), torch.tensor([4.0]), atol=0.05, rtol=0)
+    # A disc of radius r has a spread of r / 2 along each axis, a stroke of length l l / sqrt(12).
+    torch.testing.assert_close(
+        spread(Defocus(8.0).kernel()), torch.tensor([4.0]), atol=0.05, rtol=0
+    )
     stroke = line_kernel(41, 30.0, 0.0)
-    torch.testing.assert_close(2**0.5 * spread(stroke), torch.tensor([30 / 12**0.5]), atol=0.15, rtol=0)
+    torch.testing.assert_close(
+        2**0.5 * spread(stroke), torch.tensor([30 / 12**0.5]), atol=0.15, rtol=0
+    )
     assert float(stroke[0, 0, 18:23].sum()) > 0.999
-    straight = torch.cat([motion_kernel(41, 0.0, torch.Generator().manual_seed(s)) for s in range(12)])
-    erratic = torch.cat([motion_kernel(41, 1.0, torch.Generator().manual_seed(s)) for s in range(12)])
+    straight = torch.cat(
+        [motion_kernel(41, 0.0, torch.Generator().manual_seed(s)) for s in range(12)]
+    )
+    erratic = torch.cat(
+        [motion_kernel(41, 1.0, torch.Generator().manual_seed(s)) for s in range(12)]
+    )
     assert roundness(straight).median() < 0.02 < roundness(erratic).median()
 
 
 def roundness(kernel: torch.Tensor) -> torch.Tensor:
     """The smaller over the larger variance of each kernel, the pen's own taken away."""
     axis = torch.arange(kernel.shape[-1], dtype=kernel.dtype) - kernel.shape[-1] // 2
-    xx, yy = (kernel * axis.square()).sum((1, 2, 3)) - 0.25, (kernel * axis[:, None].square()).sum((1, 2, 3)) - 0.25
+    xx, yy = (
+        (kernel * axis.square()).sum((1, 2, 3)) - 0.25,
+        (kernel * axis[:, None].square()).sum((1, 2, 3)) - 0.25,
+    )
     xy = (kernel * axis * axis[:, None]).sum((1, 2, 3))
     root = ((xx - yy).square() + 4 * xy.square()).sqrt()
     return ((xx + yy - root) / (xx + yy + root)).clamp_min(0)
@@ -116,7 +157,11 @@ def test_the_kernel_network_is_two_linear_layers_and_a_softmax() -> None:
     layers = nn.Sequential(nn.Linear(200, 1000), nn.ReLU6(), nn.Linear(1000, 81))
     assert sum(p.numel() for p in FreeKernel(41, "network").parameters()) == 1_883_681
     with torch.no_grad():
-        for p, own in zip(layers.parameters(), (operator.weight1, operator.bias1, operator.weight2, operator.bias2), strict=True):
+        for p, own in zip(
+            layers.parameters(),
+            (operator.weight1, operator.bias1, operator.weight2, operator.bias2),
+            strict=True,
+        ):
             assert p.shape == own.shape[1:]
             assert own.abs().max() <= 1 / math.sqrt(200 if own.shape[1] == 1000 else 1000)
             p.copy_(own[0])
@@ -160,11 +205,18 @@ def test_an_unknown_anti_alias_kernel_stays_in_place() -> None:
     for factor in (2, 3):
         operator = Downsample(factor, "kernel")
         with torch.no_grad():
-            operator.blur.logits.copy_(operator.blur.logits.view(operator.kernel().shape).roll((2, -1), (-2, -1)).flatten(1))
+            operator.blur.logits.copy_(
+                operator.blur.logits.view(operator.kernel().shape)
+                .roll((2, -1), (-2, -1))
+                .flatten(1)
+            )
         for _ in range(3):
             operator.project()
         torch.testing.assert_close(
-            centre_of_mass(operator.kernel()[0, 0].detach()), torch.full((2,), 0.5 * (factor == 2)), atol=1e-3, rtol=0
+            centre_of_mass(operator.kernel()[0, 0].detach()),
+            torch.full((2,), 0.5 * (factor == 2)),
+            atol=1e-3,
+            rtol=0,
         )
 
 
@@ -192,10 +244,14 @@ def test_a_varying_blur_of_equal_kernels_is_a_blur() -> None:
     points[0, 0] = kernel[0, 0]
     corner = VaryingBlur(points)(x)
     torch.testing.assert_close(corner[..., -1, -1], x[..., -1, -1], atol=1e-5, rtol=0)
-    torch.testing.assert_close(corner[..., 0, 0], KernelBlur(kernel)(x)[..., 0, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        corner[..., 0, 0], KernelBlur(kernel)(x)[..., 0, 0], atol=1e-5, rtol=0
+    )
 
 
-@pytest.mark.parametrize(("how", "method"), [("area", Image.Resampling.BOX), ("bicubic", Image.Resampling.BICUBIC)])
+@pytest.mark.parametrize(
+    ("how", "method"), [("area", Image.Resampling.BOX), ("bicubic", Image.Resampling.BICUBIC)]
+)
 def test_reduction_is_pillows(how: str, method: Image.Resampling) -> None:
     x = random(1, 1, 24, 36).float()
     small = Image.fromarray(x[0, 0].numpy()).resize((9, 6), method)
@@ -216,7 +272,9 @@ def test_jpeg_is_pillows(quality: int, subsample: bool) -> None:
     x = face()[..., :120, :125]  # not a whole number of blocks
     operator = JPEG(quality, subsample=subsample)
     coded = operator.degrade(x, Draw(None, 1))
-    assert psnr(operator(x), coded) > 40  # 41.2 dB at least when written; the damage itself is 20 to 40 dB
+    assert (
+        psnr(operator(x), coded) > 40
+    )  # 41.2 dB at least when written; the damage itself is 20 to 40 dB
     assert psnr(operator(x), coded) > psnr(x, coded) + 3 or quality == 100
     assert psnr(JPEG(quality, subsample=subsample, rounding="soft")(x), coded) > 37
 
@@ -236,9 +294,17 @@ def test_jpeg_of_grey() -> None:
 
 def test_the_quality_is_read_off_the_picture() -> None:
     truth = [5, 10, 20, 35, 50, 60, 75, 85, 90]
-    coded = torch.cat([JPEG(q, subsample=bool(q % 2)).degrade(face(), Draw(None, 1)) for q in truth])
+    coded = torch.cat(
+        [JPEG(q, subsample=bool(q % 2)).degrade(face(), Draw(None, 1)) for q in truth]
+    )
     assert (estimate_quality(coded) - torch.tensor(truth)).abs().max() <= 1
-    assert estimate_quality(face() * 0.9 + 0.01 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))) >= 90
+    assert (
+        estimate_quality(
+            face() * 0.9
+            + 0.01 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+        )
+        >= 90
+    )
 
 
 def test_jpeg_tables_are_libjpegs() -> None:
@@ -266,7 +332,10 @@ def test_unknown_numbers_are_found_by_descent() -> None:
             optimizer.zero_grad()
             (start(x) - y).square().mean().backward()
             optimizer.step()
-        expected, found = ([torch.as_tensor(v) for v in o.estimates().values() if v != "reflect"] for o in (truth, start))
+        expected, found = (
+            [torch.as_tensor(v) for v in o.estimates().values() if v != "reflect"]
+            for o in (truth, start)
+        )
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0.02, atol=0)
 
@@ -274,7 +343,7 @@ def test_unknown_numbers_are_found_by_descent() -> None:
 def test_noise_is_as_strong_as_it_says() -> None:
     x = torch.full((1, 3, 96, 96), 0.4)
     for recipe in ("noise:sigma=0.1", "poisson:peak=40", "speckle:lam=0.4,sigma=0.5"):
-        operator = parse_recipe(recipe)
+        operator = Recipe.parse(recipe).build()
         assert isinstance(operator, Noise)
         error = operator.degrade(x, Draw(generators(0, 1), 1)) - x
         assert float(error.mean()) == pytest.approx(0, abs=4e-3)
@@ -290,13 +359,19 @@ def test_elastic_deformation_moves_by_its_displacement() -> None:
     assert float(operator.rms_px()) == pytest.approx(2.0, rel=0.05)
     d = operator.displacement(64, 64).detach()
     ramp = torch.arange(64.0).expand(1, 1, 64, 64)
-    torch.testing.assert_close(warp(ramp, d)[0, 0, :, 12:-12], (ramp + d[:, :1])[0, 0, :, 12:-12], atol=1e-3, rtol=0)
-    assert float((d[..., 1:] - d[..., :-1]).abs().max()) < 2  # smooth: far less than the displacement from pixel to pixel
+    torch.testing.assert_close(
+        warp(ramp, d)[0, 0, :, 12:-12], (ramp + d[:, :1])[0, 0, :, 12:-12], atol=1e-3, rtol=0
+    )
+    assert (
+        float((d[..., 1:] - d[..., :-1]).abs().max()) < 2
+    )  # smooth: far less than the displacement from pixel to pixel
 
 
 def test_projections_are_scikit_images() -> None:
     side, n_angles = 33, 12
-    inside = (torch.hypot(*torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")) < 0.95).double()
+    inside = (
+        torch.hypot(*torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")) < 0.95
+    ).double()
     x = random(1, 1, side, side) * inside
     operator = Radon(n_angles, side)
     angles = np.arange(n_angles) * 180 / n_angles
@@ -308,13 +383,21 @@ def test_projections_are_scikit_images() -> None:
 def test_filtered_back_projection_is_as_good_as_scikit_images(n_angles: int) -> None:
     side = 65
     distance = torch.hypot(*torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij"))
-    x = (0.8 * (0.7 - distance).mul(20).sigmoid() - 0.4 * (0.3 - distance).mul(20).sigmoid())[None, None]
+    x = (0.8 * (0.7 - distance).mul(20).sigmoid() - 0.4 * (0.3 - distance).mul(20).sigmoid())[
+        None, None
+    ]
     operator = Radon(n_angles, side)
     y = operator(x)
     angles = np.arange(n_angles) * 180 / n_angles
-    theirs = torch.from_numpy(iradon(side * y[0, 0].numpy(), angles, circle=True))[None, None].float().clamp(0, 1)
+    theirs = (
+        torch.from_numpy(iradon(side * y[0, 0].numpy(), angles, circle=True))[None, None]
+        .float()
+        .clamp(0, 1)
+    )
     inside = distance < 0.98
-    assert psnr(operator.initial(y)[..., inside], x[..., inside]) > max(25.0, psnr(theirs[..., inside], x[..., inside]) - 0.1)
+    assert psnr(operator.initial(y)[..., inside], x[..., inside]) > max(
+        25.0, psnr(theirs[..., inside], x[..., inside]) - 0.1
+    )
 
 
 def test_a_gaussian_kernel_is_a_function_of_tensors() -> None:

@@ -1,8 +1,10 @@
-"""DDRM, and GibbsDDRM with its kernel held, against what a Gaussian prior lets one compute exactly.
+"""DDRM, and GibbsDDRM with its kernel held, against what a Gaussian prior has in closed form.
 
-Both are checked twice: against the law of their own chain, which is Gaussian and follows from two short recursions in each coordinate (so
-the implementation is right), and against the exact posterior mean (so it is known how far right the method is). DDRM does not sample the
-posterior, not even with many steps, so the second comparison has measured bounds, not Monte-Carlo ones.
+Both are checked twice: against the law of their own chain, which is Gaussian and follows from two
+short recursions in each coordinate (so that the implementation is right), and against the exact
+posterior mean (so that it is known how far the method is right). DDRM does not sample the
+posterior, not even with many steps, so that the second comparison has measured bounds, not
+Monte-Carlo ones.
 """
 
 import itertools
@@ -20,13 +22,14 @@ from pristina.operators.mask import Mask
 from pristina.operators.resample import Downsample
 from pristina.priors.gaussian import GaussianPrior
 from pristina.priors.schedule import linear_alpha_bar
-from pristina.types import Draw, generators
+from pristina.seeds import generators
+from pristina.types import Draw
 
 N, SIDE, SIGMA = 256, 8, 0.05
 
 
 def spectral_variance(strength=0.15):
-    """Of the Fourier modes of pictures whose neighbouring pixels are alike."""
+    """Return the variance of the Fourier modes of images whose neighbouring pixels are alike."""
     f = torch.fft.fftfreq(SIDE)
     r2 = f[:, None] ** 2 + f[None] ** 2
     shape = 1 / (r2 + 0.02)
@@ -34,7 +37,7 @@ def spectral_variance(strength=0.15):
 
 
 def scene(operator, prior, seed=0):
-    """One picture drawn from the prior, seen N times through the same noise, in [0, 1]."""
+    """Draw an image from the prior, and observe it N times with the same noise, in [0, 1]."""
     draw = Draw(generators(seed, 1), 1)
     x = (prior.sample(draw.normal(1, SIDE, SIDE)) + 1) / 2
     y = operator(x)
@@ -49,18 +52,29 @@ def posterior_mean(operator, prior, y):
     A = (operator(basis) - zero).flatten(1).T.double()
     root = prior.sample(basis).flatten(1).double() - float(prior.mean)
     covariance = root.T @ root
-    gain = covariance @ A.T @ torch.linalg.inv(A @ covariance @ A.T + (2 * SIGMA) ** 2 * torch.eye(len(A), dtype=torch.double))
+    gain = (
+        covariance
+        @ A.T
+        @ torch.linalg.inv(
+            A @ covariance @ A.T + (2 * SIGMA) ** 2 * torch.eye(len(A), dtype=torch.double)
+        )
+    )
     mean = torch.full((d,), float(prior.mean), dtype=torch.double)
     seen = 2 * (y[0] - zero[0]).flatten().double() - A.sum(1)  # A x for x in [-1, 1] units
     return (mean + gain @ (seen - A @ mean)).view(1, SIDE, SIDE)
 
 
 def chain_law(prior_variance, s, y_bar, steps, b, c, d):
-    """Mean and variance of the last picture of a DDRM chain, coordinate by coordinate, for a prior of mean 0. ``y_bar`` is U^T y / s."""
+    """Return mean and variance of the last image of a DDRM chain, coordinate by coordinate.
+
+    The prior has mean 0, and ``y_bar`` is U^T y / s.
+    """
     table = linear_alpha_bar().double()
     ts = [i * 1000 // steps for i in reversed(range(steps))]
     sigma = [math.sqrt((1 - table[t]) / table[t]) for t in ts] + [0.0]
-    prior_variance, s, y_bar = (torch.as_tensor(v, dtype=torch.double) for v in (prior_variance, s, y_bar))
+    prior_variance, s, y_bar = (
+        torch.as_tensor(v, dtype=torch.double) for v in (prior_variance, s, y_bar)
+    )
     shape = torch.broadcast_shapes(prior_variance.shape, s.shape, y_bar.shape)
     noise = torch.where(s > 0, 2 * SIGMA / s, torch.inf).expand(shape)
     known = sigma[0] > noise
@@ -70,9 +84,19 @@ def chain_law(prior_variance, s, y_bar, steps, b, c, d):
         g = prior_variance / (prior_variance + now**2)
         seen, above = noise < torch.inf, after >= noise
         unseen = g + math.sqrt(1 - d**2) * after * (1 - g) / now
-        slope = torch.where(above, (1 - b) * g, torch.where(seen, (1 - after * c / noise) * g, unseen))
-        pull = torch.where(above, torch.full(shape, b, dtype=torch.double), torch.where(seen, after * c / noise, 0.0))
-        fresh = torch.where(above, after**2 - (b * noise) ** 2, torch.where(seen, after**2 * (1 - c**2), after**2 * d**2))
+        slope = torch.where(
+            above, (1 - b) * g, torch.where(seen, (1 - after * c / noise) * g, unseen)
+        )
+        pull = torch.where(
+            above,
+            torch.full(shape, b, dtype=torch.double),
+            torch.where(seen, after * c / noise, 0.0),
+        )
+        fresh = torch.where(
+            above,
+            after**2 - (b * noise) ** 2,
+            torch.where(seen, after**2 * (1 - c**2), after**2 * d**2),
+        )
         mean, variance = slope * mean + pull * y_bar, slope**2 * variance + fresh
     return mean, variance
 
@@ -85,7 +109,16 @@ def agree(found, mean, variance):
 
 
 def run(method, operator, prior, y, settings):
-    return 2 * method(Observation(y, operator, known_sigma=SIGMA), prior, settings, generator=generators(100, len(y))).picture - 1
+    return (
+        2
+        * method(
+            Observation(y, operator, known_sigma=SIGMA),
+            prior,
+            settings,
+            generator=generators(100, len(y)),
+        ).images
+        - 1
+    )
 
 
 @pytest.mark.parametrize("steps", [5, 20])
@@ -108,15 +141,25 @@ def test_ddrm_follows_its_law_mode_by_mode():
     transfer = torch.fft.fft2(blur(torch.eye(SIDE * SIDE)[:1].view(1, 1, SIDE, SIDE)))[0, 0]
     y_bar = torch.fft.fft2(2 * y[0, 0] - 1, norm="ortho") / transfer
     assert transfer.abs().min() > 0.03
-    mean, total = chain_law(variance, transfer.abs(), y_bar.real, 20, 1.0, math.sqrt(1 - 0.85**2), 0.85)
-    imaginary, _ = chain_law(variance, transfer.abs(), y_bar.imag, 20, 1.0, math.sqrt(1 - 0.85**2), 0.85)
-    error = 5 * (total / N).sqrt() + 1e-5  # of the complex number; its real and imaginary part share the variance
-    assert ((found.mean(0).real - mean).abs() <= error).all() and ((found.mean(0).imag - imaginary).abs() <= error).all()
-    assert ((found - found.mean(0)).abs().square().sum(0) / (N - 1) / total - 1).abs().max() <= 5 * math.sqrt(2 / N)
+    mean, total = chain_law(
+        variance, transfer.abs(), y_bar.real, 20, 1.0, math.sqrt(1 - 0.85**2), 0.85
+    )
+    imaginary, _ = chain_law(
+        variance, transfer.abs(), y_bar.imag, 20, 1.0, math.sqrt(1 - 0.85**2), 0.85
+    )
+    error = (
+        5 * (total / N).sqrt() + 1e-5
+    )  # of the complex number; its real and imaginary part share the variance
+    assert ((found.mean(0).real - mean).abs() <= error).all() and (
+        (found.mean(0).imag - imaginary).abs() <= error
+    ).all()
+    assert (
+        (found - found.mean(0)).abs().square().sum(0) / (N - 1) / total - 1
+    ).abs().max() <= 5 * math.sqrt(2 / N)
 
 
 def off(method, operator, settings):
-    """How far the mean of the chains is from the posterior mean, relative to how far that is from the prior's."""
+    """Return the distance of the chains' mean from the posterior's, relative to the prior's."""
     prior = GaussianPrior(0.0, spectral_variance(), spectral=True, channels=1)
     y = scene(operator, prior)
     exact = posterior_mean(operator, prior, y)
@@ -137,7 +180,10 @@ def off(method, operator, settings):
     ids=["noise", "blur", "circular blur", "valid blur", "mask", "x2"],
 )
 def test_ddrm_mean_is_in_the_direction_of_the_posterior_mean(operator, bound):
-    """At the default 20 steps the prior pulls too hard. Measured: 0.16 (circular blur) to 0.40 (mask)."""
+    """At the default 20 steps the prior pulls too hard.
+
+    Measured: 0.16 (circular blur) to 0.40 (mask).
+    """
     if isinstance(operator, KernelBlur) and operator.boundary == "valid":
         prior = GaussianPrior(0.0, spectral_variance(), spectral=True, channels=1)
         assert scene(operator, prior).shape[-1] == SIDE - 2
@@ -150,14 +196,23 @@ def test_more_steps_help_ddrm_on_noise():
 
 def test_endless_steps_take_ddrm_past_the_posterior_mean():
     """A pixel with prior mean 0, as likely as the noise: the posterior mean is half of y."""
-    means = [float(chain_law((2 * SIGMA) ** 2, 1.0, 1.0, n, 1.0, math.sqrt(1 - 0.85**2), 0.85)[0]) for n in (20, 100, 1000)]
+    means = [
+        float(chain_law((2 * SIGMA) ** 2, 1.0, 1.0, n, 1.0, math.sqrt(1 - 0.85**2), 0.85)[0])
+        for n in (20, 100, 1000)
+    ]
     assert means[0] < 0.35 and 0.45 < means[1] < 0.5 and means[2] > 0.6
 
 
 @pytest.mark.parametrize("boundary", ["reflect", "circular"])
 def test_gibbs_ddrm_with_its_kernel_held(boundary):
-    """Its weights differ from DDRM's, and so does its bias. Measured: 0.31 and 0.30 at 20 steps; at 100, past the mean, 0.76 and 0.76."""
-    assert off(gibbs_ddrm, KernelBlur(bump(5), boundary), GibbsDDRM(steps=20, turns=0, kernel_px=5)) < 0.45
+    """Its weights differ from DDRM's, and so does its bias.
+
+    Measured: 0.31 and 0.30 at 20 steps; at 100, past the mean, 0.76 and 0.76.
+    """
+    assert (
+        off(gibbs_ddrm, KernelBlur(bump(5), boundary), GibbsDDRM(steps=20, turns=0, kernel_px=5))
+        < 0.45
+    )
 
 
 def test_gibbs_ddrm_follows_its_law():
@@ -170,6 +225,10 @@ def test_gibbs_ddrm_follows_its_law():
     transfer = torch.fft.fft2(blur(torch.eye(SIDE * SIDE)[:1].view(1, 1, SIDE, SIDE)))[0, 0]
     s = torch.where(transfer.abs() < settings.threshold, 0.0, transfer.abs())
     y_bar = torch.where(s > 0, torch.fft.fft2(2 * y[0, 0] - 1, norm="ortho") / transfer, 0.0)
-    mean, total = chain_law(variance, s, y_bar.real, 20, settings.eta_b, settings.eta_c, settings.eta_d)
+    mean, total = chain_law(
+        variance, s, y_bar.real, 20, settings.eta_b, settings.eta_c, settings.eta_d
+    )
     assert ((found.mean(0).real - mean).abs() <= 5 * (total / N).sqrt() + 1e-5).all()
-    assert ((found - found.mean(0)).abs().square().sum(0) / (N - 1) / total - 1).abs().max() <= 5 * math.sqrt(2 / N)
+    assert (
+        (found - found.mean(0)).abs().square().sum(0) / (N - 1) / total - 1
+    ).abs().max() <= 5 * math.sqrt(2 / N)

@@ -21,7 +21,17 @@ from pristina.priors.schedule import (
     x0_from_eps,
 )
 
-TABLE = {0: 0.99990, 100: 0.89514, 200: 0.65635, 300: 0.39401, 400: 0.19357, 500: 0.077797, 600: 0.025567, 700: 6.8683e-3, 999: 4.0358e-5}
+TABLE = {
+    0: 0.99990,
+    100: 0.89514,
+    200: 0.65635,
+    300: 0.39401,
+    400: 0.19357,
+    500: 0.077797,
+    600: 0.025567,
+    700: 6.8683e-3,
+    999: 4.0358e-5,
+}
 
 
 @pytest.mark.parametrize(("t", "value"), TABLE.items())
@@ -30,13 +40,20 @@ def test_linear_table_has_the_published_values(t, value):
 
 
 def test_tables_equal_those_of_diffusers():
-    torch.testing.assert_close(linear_alpha_bar(), DDPMScheduler(beta_start=1e-4, beta_end=2e-2).alphas_cumprod)
-    torch.testing.assert_close(cosine_alpha_bar(), DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        linear_alpha_bar(), DDPMScheduler(beta_start=1e-4, beta_end=2e-2).alphas_cumprod
+    )
+    torch.testing.assert_close(
+        cosine_alpha_bar(),
+        DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod,
+        rtol=1e-4,
+        atol=1e-7,
+    )
 
 
 def test_timesteps_are_bird_s():
     assert timesteps(10) == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
-    assert timesteps(1) == [0]
+    assert timesteps(1) == [999]  # not 0, where a network expects an image and not noise
     assert step_pairs(2) == [(500, 0), (0, -1)]
     assert len(set(timesteps(7))) == 7
     with pytest.raises(SettingError, match="steps must lie"):
@@ -52,7 +69,13 @@ def test_timestep_of_inverts_alpha_bar_at():
 
 @pytest.mark.parametrize("steps", [5, 10, 50])
 def test_ddim_step_equals_diffusers(steps):
-    scheduler = DDIMScheduler(beta_start=1e-4, beta_end=2e-2, clip_sample=False, timestep_spacing="leading", set_alpha_to_one=True)
+    scheduler = DDIMScheduler(
+        beta_start=1e-4,
+        beta_end=2e-2,
+        clip_sample=False,
+        timestep_spacing="leading",
+        set_alpha_to_one=True,
+    )
     scheduler.set_timesteps(steps)
     assert scheduler.timesteps.tolist() == timesteps(steps)
     random = torch.Generator().manual_seed(0)
@@ -60,11 +83,15 @@ def test_ddim_step_equals_diffusers(steps):
     table = linear_alpha_bar()
     for t, s in step_pairs(steps):
         ours = ddim_step(x0_from_eps(x, eps, table[t]), eps, alpha_bar_at(table, s))
-        torch.testing.assert_close(ours, scheduler.step(eps, t, x).prev_sample, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            ours, scheduler.step(eps, t, x).prev_sample, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_ddpm_step_equals_diffusers():
-    scheduler = DDPMScheduler(beta_start=1e-4, beta_end=2e-2, clip_sample=False, variance_type="fixed_small")
+    scheduler = DDPMScheduler(
+        beta_start=1e-4, beta_end=2e-2, clip_sample=False, variance_type="fixed_small"
+    )
     x, eps = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     table = linear_alpha_bar()
     for t in (999, 500, 1):

@@ -5,7 +5,7 @@ from PIL import Image
 from pristina.errors import CheckpointError, SettingError
 from pristina.priors.load import load_kernel_prior, load_prior
 from pristina.training.kernel_prior import KernelStream, KernelTraining, train_kernel_prior
-from pristina.training.loop import Schedule
+from pristina.training.schedule import Schedule
 
 TINY = KernelTraining(size_px=16, channels=(16, 32), attention=False)
 
@@ -16,10 +16,14 @@ def test_kernels_are_as_the_network_wants_them():
     assert drawn.shape == (60, 1, 32, 32) and drawn.dtype == torch.uint8
     assert (drawn.flatten(1).amax(1) == 255).all()
     assert (drawn[..., -1] == 0).all() and (drawn[..., -1, :] == 0).all()
-    assert torch.equal(stream[7], KernelStream(32, seed=3)[7]) and not torch.equal(stream[7], KernelStream(32, seed=4)[7])
+    assert torch.equal(stream[7], KernelStream(32, seed=3)[7]) and not torch.equal(
+        stream[7], KernelStream(32, seed=4)[7]
+    )
     # about one in six is a Gaussian, which is its own mirror image in the 31 x 31 px that hold it
     kernels = drawn[..., :31, :31].int()
-    symmetric = ((kernels - kernels.flip(-1)).abs() <= 1).flatten(1).all(1) & ((kernels - kernels.flip(-2)).abs() <= 1).flatten(1).all(1)
+    symmetric = ((kernels - kernels.flip(-1)).abs() <= 1).flatten(1).all(1) & (
+        (kernels - kernels.flip(-2)).abs() <= 1
+    ).flatten(1).all(1)
     assert 2 <= symmetric.sum() <= 20
     # and the centre of mass is in the middle of these
     axis = torch.arange(31.0)

@@ -17,12 +17,15 @@ from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.direct import regress
 from pristina.priors.load import load_prior
 from pristina.priors.network import PatchUNet
-from pristina.training.data import PictureStream, augment, list_pictures
-from pristina.training.indi import InDITraining
-from pristina.training.loop import Schedule, start_from
+from pristina.training.data import PictureStream
+from pristina.training.loop import start_from
+from pristina.training.pairs import PairTraining
 from pristina.training.prior import PriorTraining, start_from_regressor, train_prior
+from pristina.training.schedule import Schedule
 
-TINY = PriorTraining(domain="colour ramps", size_px=16, channels=(16, 32), patch=2, attention=False, augment=0.2)
+TINY = PriorTraining(
+    domain="colour ramps", size_px=16, channels=(16, 32), patch=2, attention=False, augment=0.2
+)
 
 
 @pytest.fixture
@@ -38,14 +41,25 @@ def folder(tmp_path):
 
 def schedule(**changes):
     return Schedule(
-        **{"images": 240, "batch": 8, "learning_rate": 2e-3, "warmup": 5, "ema": 0.9, "compile": False, "workers": 0, **changes}
+        **{
+            "images": 240,
+            "batch": 8,
+            "learning_rate": 2e-3,
+            "warmup": 5,
+            "ema": 0.9,
+            "compile": False,
+            "workers": 0,
+            **changes,
+        }
     )
 
 
 def test_it_learns_and_the_file_says_how(folder, tmp_path):
     out = train_prior(folder, tmp_path / "out" / "p.safetensors", TINY, schedule(images=800))
     lines = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
-    assert lines[-1]["images"] == 800 and lines[-1]["psnr_at_0.35"] > 11  # the mean picture alone gives about 10 dB
+    assert (
+        lines[-1]["images"] == 800 and lines[-1]["psnr_at_0.35"] > 11
+    )  # the mean picture alone gives about 10 dB
     prior = load_prior(out)
     assert prior.domain == "colour ramps" and prior.size_rule.fixed and prior.size_rule.native == 16
     with Image.open(out.with_suffix(".png")) as grid:
@@ -53,7 +67,7 @@ def test_it_learns_and_the_file_says_how(folder, tmp_path):
 
 
 def test_killed_and_resumed_gives_the_same_weights(folder, tmp_path):
-    """Stopping after a checkpoint and resuming gives bit for bit what an uninterrupted run gives."""
+    """A run that is stopped and resumed gives bit for bit what an uninterrupted one gives."""
     through = train_prior(folder, tmp_path / "o1" / "p.safetensors", TINY, schedule())
 
     class PowerCut(Exception):
@@ -76,20 +90,40 @@ def test_killed_and_resumed_gives_the_same_weights(folder, tmp_path):
             train_prior(folder, out, TINY, schedule(save_minutes=1e-9))
     train_prior(folder, out, TINY, schedule(), resume=True)
     a, b = through.read_bytes(), out.read_bytes()
-    head = int.from_bytes(a[:8], "little")  # the header holds times; the weights after it must agree
+    head = int.from_bytes(
+        a[:8], "little"
+    )  # the header holds times; the weights after it must agree
     assert a[8 + head :] == b[8 + int.from_bytes(b[:8], "little") :]
 
 
 def test_kill_9_in_a_real_process(folder, tmp_path):
     out = tmp_path / "run" / "p.safetensors"
-    words = f"train prior --data {folder} --out {out} --size 16 --crop whole --channels 16 --channels 32 --patch 2 --images 100000"
-    command = [sys.executable, "-m", "pristina", *words.split(), "--batch", "8", "--save-minutes", "0.01", "--workers", "0"]
+    words = (
+        f"train prior --data {folder} --out {out} --size 16 --crop whole "
+        "--channels 16 --channels 32 --patch 2 --images 100000"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pristina",
+        *words.split(),
+        "--batch",
+        "8",
+        "--save-minutes",
+        "0.01",
+        "--workers",
+        "0",
+    ]
     log = out.with_suffix(".jsonl")
 
     def run_until(lines):
-        process = subprocess.Popen(command + (["--resume"] if out.exists() else []), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command + (["--resume"] if out.exists() else []), stdout=subprocess.DEVNULL
+        )
         deadline = time.time() + 120
-        while time.time() < deadline and (not log.exists() or len(log.read_text().splitlines()) < lines):
+        while time.time() < deadline and (
+            not log.exists() or len(log.read_text().splitlines()) < lines
+        ):
             assert process.poll() is None
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGKILL)
@@ -104,56 +138,45 @@ def test_kill_9_in_a_real_process(folder, tmp_path):
     load_prior(out)  # what a kill leaves behind is whole
 
 
-def test_a_stream_depends_on_seed_and_index_alone(folder):
-    paths = list_pictures(folder)
-    a, b = (PictureStream(paths, 16, crop="random", seed=3) for _ in range(2))
-    for i in (7, 0, 100, 7):
-        assert torch.equal(a[i], b[i]) and a[i].shape == (3, 16, 16)
-    assert not torch.equal(a[0], PictureStream(paths, 16, crop="random", seed=4)[0])
-
-
-def test_shares_decide_how_often(folder):
-    stream = PictureStream(list_pictures(folder), 16, crop="whole", weights={"a": 3})
-    share = torch.tensor(stream.cumulative)[1]
-    assert float(share) == pytest.approx(6 / 12)
-
-
-def test_augmentation_is_labelled():
-    x = torch.rand(64, 3, 16, 16) * 2 - 1
-    y, label = augment(x, torch.Generator().manual_seed(0), 0.3)
-    assert 5 < label.sum() < 35
-    assert torch.equal(y[label == 0], x[label == 0]) and not torch.equal(y[label == 1], x[label == 1])
-    assert y.abs().max() <= 1
-
-
 def test_a_regressor_is_a_head_start(tmp_path):
     """At the start the prior's estimate of the clean picture is the regressor's."""
     settings = replace(TINY, norm="pixel", head="linear")
     regressor, network = (
-        PatchUNet(InDITraining(domain="x", channels=(16, 32), patch=2).network_settings(3)),
+        PatchUNet(PairTraining(domain="x", channels=(16, 32), patch=2).network_settings(3)),
         PatchUNet(settings.network_settings()),
     )
     for p in regressor.parameters():
         torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
     file = tmp_path / "r.safetensors"
-    save_weights(file, regressor.state_dict(), {"kind": "indi", "network": regressor.settings}, torch.float32)
+    save_weights(
+        file, regressor.state_dict(), {"kind": "indi", "network": regressor.settings}, torch.float32
+    )
     start_from_regressor(network, file)
-    x, u = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2, 0.7])
+    x, u = (
+        torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0.2, 0.7]),
+    )
     with torch.no_grad():
-        assert torch.allclose(x - u.view(-1, 1, 1, 1) * network(x, u), regress(regressor, x, u), atol=1e-5)
+        assert torch.allclose(
+            x - u.view(-1, 1, 1, 1) * network(x, u), regress(regressor, x, u), atol=1e-5
+        )
         assert (network(x, u)).std() > 1e-3
     with pytest.raises(CheckpointError, match="another network"):
         start_from_regressor(PatchUNet(TINY.network_settings()), file)
 
 
 def test_a_network_grows_from_a_smaller_one(tmp_path):
-    """A coarser level and attention are added; the rest is what it was, and all of it goes on learning."""
+    """A coarser level and attention are added; the rest is what it was, and all of it learns."""
     small = PatchUNet(replace(TINY, norm="pixel", head="linear").network_settings())
     for i, p in enumerate(small.parameters()):
         torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(i))
     file = tmp_path / "small.safetensors"
-    save_weights(file, small.state_dict(), {"kind": "prior", "network": small.settings}, torch.float32)
-    large = PatchUNet(small.settings | {"channels": [*small.settings["channels"], 48], "attention": True})
+    save_weights(
+        file, small.state_dict(), {"kind": "prior", "network": small.settings}, torch.float32
+    )
+    large = PatchUNet(
+        small.settings | {"channels": [*small.settings["channels"], 48], "attention": True}
+    )
     start_from(large, file)
     old, new = small.unet, large.unet
     for mine, its in (
@@ -163,7 +186,10 @@ def test_a_network_grows_from_a_smaller_one(tmp_path):
     ):
         for p, q in zip(mine.parameters(), its.parameters(), strict=True):
             assert torch.equal(p, q)
-    joint, before = new.up_blocks[1].resnets[0].conv1.weight, old.up_blocks[0].resnets[0].conv1.weight
+    joint, before = (
+        new.up_blocks[1].resnets[0].conv1.weight,
+        old.up_blocks[0].resnets[0].conv1.weight,
+    )
     assert torch.equal(joint[:, 48:], before[:, 32:]) and not joint[:, :48].any()
     large(torch.rand(1, 3, 16, 16), torch.tensor([0.5])).square().sum().backward()
     assert joint.grad[:, :48].any()

@@ -1,18 +1,20 @@
-"""The command line: one module a command, each loaded only when it is asked for."""
+"""The command line: one module for each command, imported when it is used."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from cyclopts import App, Parameter, Token, convert
 
+from pristina.cli.console import fail
 from pristina.errors import PristinaError
 
 
 def whole(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Options as cyclopts converts them, but for whole numbers with a point, which it would round."""
+    """Convert an option as cyclopts does, but refuse whole numbers with a point."""
     if int in (kind, *get_args(kind)) and any("." in token.value for token in tokens):
         raise ValueError(f"{tokens[0].value} is not a whole number.")
     return convert(kind, tokens)
@@ -25,22 +27,37 @@ app = App(
     default_parameter=Parameter(converter=whole, negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-app.command("pristina.cli.restore:restore", name="restore", help="Restore a picture.")
-app.command("pristina.cli.degrade:degrade", name="degrade", help="Damage a picture in a known way.")
-app.command("pristina.cli.measure:measure", name="measure", help="Measure a picture, against the truth if there is one.")
-app.command("pristina.cli.bench:bench", name="bench", help="Measure methods on degraded pictures, all alike.")
-app.command("pristina.cli.train:app", name="train", help="Train weights on your own pictures.")
-app.command("pristina.cli.weights:app", name="weights", help="List, fetch, check and convert weights.")
-app.command("pristina.cli.doctor:doctor", name="doctor", help="Say what runs on this machine, how long, and in how much memory.")
+COMMANDS = {
+    "restore": ("restore:restore", "Restore a picture."),
+    "degrade": ("degrade:degrade", "Damage a picture in a known way."),
+    "measure": ("measure:measure", "Measure a picture, against the truth if there is one."),
+    "bench": ("bench:bench", "Measure methods on degraded pictures, all in the same way."),
+    "train": ("train:app", "Train weights on your own pictures."),
+    "weights": ("weights:app", "List, fetch, check and convert weights."),
+    "doctor": ("doctor:doctor", "Show what this machine can do, and what a method would cost."),
+}
+for _name, (_place, _help) in COMMANDS.items():
+    app.command(f"pristina.cli.{_place}", name=_name, help=_help)
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run the command line (``words`` instead of those of the process); a mistake in what was asked ends with a sentence and status 2."""
+    """Run the command line.
+
+    Args:
+        words: Arguments; None takes those of the process.
+
+    A mistake in what was asked ends with a sentence and exit code 2, an interruption with 130.
+    """
     try:
         app(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
     except PristinaError as error:
-        print(f"pristina: {error}", file=sys.stderr)
+        fail(error)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("pristina: interrupted.", file=sys.stderr)
+        fail("interrupted.")
         sys.exit(130)
+    except BrokenPipeError:
+        # The reader of the output has gone, as with "| head"; nothing more can be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,4 +1,4 @@
-"""``pristina restore``."""
+"""Command ``pristina restore``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from pristina.cli.console import make_console, printable
 from pristina.errors import Cancelled, InputError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pristina.image.picture import Picture
+    from pristina.request import Request
+    from pristina.restoration import Restored
     from pristina.types import StepEvent
 
 
@@ -34,10 +39,12 @@ def restore(
     samples: int | None = None,
     device: str | None = None,
     threads: int | None = None,
+    quality: int | None = None,
     record: Path | None = None,
     compare: Path | None = None,
     spread: Path | None = None,
     like: Path | None = None,
+    dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
     """Restore a picture.
@@ -45,99 +52,165 @@ def restore(
     Parameters
     ----------
     picture
-        The damaged picture.
+        Damaged picture.
     output
-        Where to write the restored one; the format follows from the suffix.
+        File to write the restored picture to; the format follows from the suffix.
     method
-        How: auto, as when none is named, looks at the picture, says what it saw, and chooses, or leaves a clean picture alone; or indi,
-        mmse, diip, bird, ...
+        Method: auto (the default) chooses one from the image statistics and says why, or leaves
+        the picture alone; or indi, mmse, diip, bird, ...
     prior
-        What the method knows of pictures: a shipped name, or a weight file; without it, what comes with pristina for the method.
+        Weights that the method uses: a shipped name or a weight file; those that suit the method
+        without it.
     operator
-        The form of the damage, for methods that use it: "blur:sigma=2 | noise:sigma=0.05"; or, for those that do not, how the picture got
-        smaller: "area:factor=4".
+        Form of the degradation, for methods that use it: "blur:sigma=2 | noise:sigma=0.05"; for the
+        others, how the picture became smaller: "area:factor=4".
     preset
         Named settings of the method, such as paper.
     set_
         One setting of the method, as name=value; may be repeated.
     seed
-        Of everything that is drawn; 0 without.
+        Random seed (default 0).
     samples
-        How many restorations to draw; of several the mean is written; 1 without.
+        Number of restorations to draw (default 1); of several the mean is written.
     device
-        auto, cpu, cuda or mps; auto without.
+        auto (the default), cpu, cuda or mps.
     threads
-        Processor threads; without, or for 0, torch chooses.
+        Processor threads; torch chooses their number without it, or for 0.
+    quality
+        Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG input, else 95.
     record
-        Write everything needed to run this again, and what came out, to this JSON file.
+        JSON file to write all that is needed to run this again to, and what came out.
     compare
-        Write a picture of before and after to this file.
+        File to write a picture of before and after to.
     spread
-        Write how far several samples lie apart, pixel by pixel, to this file: black where they agree, white where they agree least.
+        File to write the standard deviation of several samples to, pixel by pixel: black where they
+        agree, white where they agree least.
     like
-        Run exactly as this earlier record says, in place of all options from --method to --threads.
+        Earlier record that is followed exactly, in place of all options from --method to --threads.
+    dry_run
+        Print what would be done and what it would take, and write nothing.
     quiet
         Print nothing but errors.
     """
-    from rich.console import Console
+    from pristina.files import check_outputs, read_bytes
+    from pristina.image.picture import Picture
+    from pristina.request import Request
 
-    from pristina.cli.degrade import recipe_files
-    from pristina.image.picture import FORMATS, Picture, check_format, check_outputs, encode, write
-
-    console = Console(quiet=quiet, stderr=True, soft_wrap=True, highlight=False)
-    options: dict[str, Any] = {"method": method, "prior": prior, "operator": operator, "preset": preset, "set": _pairs(set_ or []) or None}
-    options |= {"seed": seed, "samples": samples, "device": device, "threads": threads}
-    told = {name: value for name, value in options.items() if value is not None}
-    if like is not None:
-        if told:
-            raise SettingError(
-                f"--like takes everything from {like}; leave out {', '.join(f'--{name}' for name in told)}, or edit a copy of it."
-            )
-        told = _read_record(like)
-    threads = int(told.pop("threads", 0))
-    most = 64 * (os.cpu_count() or 1)
-    if not 0 <= threads <= most:
-        raise SettingError(f"--threads must lie between 0 and {most} here, not at {threads}.")
-    if spread is not None and told.get("samples", 1) < 2:
+    console = make_console(quiet=quiet and not dry_run)
+    options: dict[str, Any] = {"method": method, "prior": prior, "recipe": operator}
+    options |= {"preset": preset, "settings": _pairs(set_ or []) or None, "seed": seed}
+    options |= {"samples": samples, "device": device, "threads": threads}
+    given = {name: value for name, value in options.items() if value is not None}
+    request = Request(**given) if like is None else _read_record(like, given)
+    _check_threads(request.threads)
+    if spread is not None and request.samples < 2:
         raise SettingError("A single sample shows no spread; give --samples 2 or more.")
-    weights = None if told.get("prior") is None else Path(told["prior"])
-    check_outputs([output, compare, spread], [record], inputs=[picture, like, weights, *recipe_files(told.get("operator"))])
-    before = Picture.open(picture)
-    check_format(output, alpha=before.alpha is not None)
+    inputs = [picture, like, *_input_files(request)]
+    check_outputs([output, compare, spread], [record], inputs=inputs)
+    content = read_bytes(picture)
+    before = Picture.decode(content, str(picture))
+    lost = before.check_encodable(output, quality=quality)
+    if compare is not None:
+        Picture.from_pixels(before.pixels[:, :1, :1]).check_encodable(compare)
 
+    done = _restored(before, request, console, dry_run=dry_run)
+    if done is None:
+        return
+    done = replace(done, source={"file": str(picture), **dict(done.source or {})})
+    _write(before, content, done, output, quality, record, compare, spread)
+    _report(console, done, output, spread)
+    for note in (*done.notes, *(() if _is_copied(done, output, quality) else lost)):
+        console.print(f"note: {printable(note)}")
+
+
+def _restored(before: Picture, request: Request, console: Any, *, dry_run: bool) -> Restored | None:
+    """Plan, run and finish; print the plan and return None for a dry run."""
     import torch
 
-    from pristina.restoration import restore as run
+    from pristina.planning import plan_request
+    from pristina.restoration import finish, run
 
-    if threads:
-        torch.set_num_threads(threads)
-    with _progress(console, told.get("method", "auto")) as on_step:
-        done = run(picture, settings=told.pop("set", None), **told, on_step=on_step)
-    same = done.result.method == "nothing" and FORMATS.get(picture.suffix.lower()) == FORMATS[output.suffix.lower()]
-    files = {output: picture.read_bytes() if same else done.picture.encode(output)}
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    plan = plan_request(before, request)
+    if dry_run:
+        from pristina.cli.show_plan import plan_lines
+
+        for line in (*plan_lines(plan), *(f"note: {note}" for note in plan.notes)):
+            print(printable(line))
+        return None
+    with _progress(console, plan.entry.name) as on_step:
+        result = run(plan, before.visible[None], on_step=on_step)
+    return finish(plan, before, result)
+
+
+def _write(
+    before: Picture,
+    content: bytes,
+    done: Restored,
+    output: Path,
+    quality: int | None,
+    record: Path | None,
+    compare: Path | None,
+    spread: Path | None,
+) -> None:
+    """Write all results, or none."""
+    from pristina.files import write_all
+    from pristina.image.encoding import encode
+    from pristina.image.picture import Picture
+
+    if _is_copied(done, output, quality):
+        files = {output: content}
+    else:
+        files = {output: done.picture.encode(output, quality)}
     if record is not None:
         files[record] = (json.dumps(done.record(), indent=1, allow_nan=False) + "\n").encode()
     if compare is not None:
         from pristina.image.compare import side_by_side
 
-        files[compare] = encode(side_by_side([("before", before), ("after", done.picture)]), compare)
-    largest = 0.0
+        sheet = side_by_side([("before", before), ("after", done.picture)])
+        files[compare] = encode(sheet, compare)
     if spread is not None and done.std is not None:
         grey = done.std.mean(0, keepdim=True)
-        largest = float(grey.max())
-        files[spread] = Picture.from_pixels(grey / max(largest, 1e-9)).encode(spread)
-    write(files)
-    cost = done.cost
-    console.print(f"{output}: {done.result.stopped[0]}; {cost.network_calls} network calls, {cost.seconds:.1f} s")
-    if largest:
-        console.print(f"{spread}: white is a standard deviation of {255 * largest:.1f}/255")
+        files[spread] = Picture.from_pixels(grey / grey.max().clamp(min=1e-9)).encode(spread)
+    write_all(files)
+
+
+def _report(console: Any, done: Restored, output: Path, spread: Path | None) -> None:
+    cost, stop = done.cost, done.result.stopped[0]
+    console.print(
+        f"{printable(output)}: {stop}; {cost.network_calls} network calls, {cost.seconds:.1f} s"
+    )
+    if spread is not None and done.std is not None and done.std.any():
+        largest = 255 * float(done.std.mean(0).max())
+        console.print(f"{printable(spread)}: white is a standard deviation of {largest:.1f}/255")
     if done.operator is not None:
-        console.print(f"estimated damage: {done.operator.describe()}")
+        console.print(f"estimated degradation: {printable(done.operator.describe())}")
     for name, value in done.operator_std.items():
         if isinstance(value, float):
             console.print(f"standard deviation of {name} over the samples: {value:.3g}")
-    for note in done.notes:
-        console.print(f"[yellow]note:[/yellow] {note}")
+
+
+def _is_copied(done: Restored, output: Path, quality: int | None) -> bool:
+    """Return whether the output is a copy of the input: it was left alone, in the same format."""
+    from pristina.image.encoding import FORMATS
+
+    alone = done.result.method == "nothing" and quality is None
+    return alone and done.picture.format == FORMATS.get(output.suffix.lower())
+
+
+def _input_files(request: Request) -> list[Path]:
+    """Return the files that a request reads: weights, and those of the recipe."""
+    from pristina.operators.recipe import Recipe
+
+    files = [] if request.prior is None else [Path(request.prior)]
+    return files + (list(Recipe.parse(request.recipe).files) if request.recipe else [])
+
+
+def _check_threads(threads: int) -> None:
+    most = 64 * (os.cpu_count() or 1)
+    if threads > most:
+        raise SettingError(f"--threads must lie between 0 and {most} here, not at {threads}.")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -150,34 +223,45 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    """What a record says of how the picture was restored, by the names of the options."""
+def _read_record(path: Path, given: dict[str, Any]) -> Request:
+    """Read the request in a record.
+
+    Raises:
+        SettingError: Options were given beside it.
+        InputError: The file is not a record, or cannot be followed.
+    """
+    from pristina.request import Request
+
+    if given:
+        names = {"recipe": "operator", "settings": "set"}
+        options = ", ".join(f"--{names.get(name, name)}" for name in given)
+        raise SettingError(
+            f"--like takes everything from {path}; leave out {options}, or edit a copy of it."
+        )
     try:
-        old = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not a record of pristina restore: it is no JSON ({error}).") from error
-    machine = old.get("machine") if isinstance(old, dict) else None
-    said = {**old, **machine} if isinstance(machine, dict) else {}
-    kinds = {"method": str, "prior": str | None, "recipe": str | None, "settings": dict, "seed": int, "samples": int}
-    wrong = [
-        name
-        for name, kind in (kinds | {"device": str, "threads": int}).items()
-        if not isinstance(said.get(name, ...), kind) or isinstance(said[name], bool)
-    ]
-    if wrong:
-        raise InputError(f"{path} is not a record of pristina restore: {', '.join(wrong)} missing or of a wrong type.")
-    names = {"recipe": "operator", "settings": "set"}
-    return {names.get(name, name): said[name] for name in [*kinds, "device", "threads"]}
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a record of pristina restore: it is no JSON ({error})."
+        ) from error
+    try:
+        return Request.from_record(values)
+    except InputError as error:
+        raise InputError(f"{path} is not a record of pristina restore: {error}") from error
 
 
 @contextmanager
 def _progress(console: Any, title: str) -> Iterator[Callable[[StepEvent], None]]:
-    """A progress bar, and Ctrl-C turned into a request to stop with the best result so far (a second one ends at once)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Show progress, and turn Ctrl-C into a request to stop with the best result so far.
 
-    asked = False
+    A second Ctrl-C ends the command at once.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    asked, terminal = False, sys.stderr is not None and sys.stderr.isatty()
 
     def interrupt(*_: object) -> None:
         nonlocal asked
@@ -186,24 +270,22 @@ def _progress(console: Any, title: str) -> Iterator[Callable[[StepEvent], None]]
         asked = True
         console.print("stopping; the best result so far is kept (once more to end at once)")
 
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    ]
+    text, loss = TextColumn("{task.description}"), TextColumn("loss {task.fields[loss]}")
+    columns = [text, BarColumn(), MofNCompleteColumn(), loss, Remaining()]
     before = signal.signal(signal.SIGINT, interrupt)
     begun = time.perf_counter()
     try:
-        with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not terminal) as progress:
             task = progress.add_task(title, total=None, loss="-")
 
             def on_step(event: StepEvent) -> None:
-                progress.update(task, completed=event.step, total=event.n_steps, loss=f"{float(event.loss.mean()):.5f}")
-                if not sys.stderr.isatty() and event.step % 50 == 0:
-                    left = (time.perf_counter() - begun) * (event.n_steps / event.step - 1)
-                    console.print(f"{title} {event.step}/{event.n_steps}  loss {float(event.loss.mean()):.5f}  at most {left:.0f} s left")
+                step, n_steps, mean = event.step, event.n_steps, float(event.loss.mean())
+                progress.update(task, completed=step, total=n_steps, loss=f"{mean:.5f}")
+                if not terminal and step % 50 == 0:
+                    left = (time.perf_counter() - begun) * (n_steps / step - 1)
+                    console.print(
+                        f"{title} {step}/{n_steps}  loss {mean:.5f}  at most {left:.0f} s left"
+                    )
                 if asked:
                     raise Cancelled
 

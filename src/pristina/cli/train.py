@@ -1,4 +1,4 @@
-"""``pristina train``: weights from your own pictures."""
+"""``pristina train``: train weights on your own pictures."""
 
 from __future__ import annotations
 
@@ -12,57 +12,88 @@ from cyclopts import App, Parameter
 from pristina.errors import MissingExtra, SettingError
 
 if TYPE_CHECKING:
-    from pristina.training.loop import Schedule
+    from pristina.training.pairs import PairFiles
+    from pristina.training.schedule import Schedule
 
 app = App(name="train", help="Train weights on your own pictures.")
+
+BESIDE = (".jsonl", ".png", ".state.pt", ".stable.pt")
+"""Endings of the files that a training writes beside its weights."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How long and how fast, for every kind of training.
+    """How long and how fast to train, for every kind of training.
 
     Attributes:
-        images: Stop after this many pictures.
-        minutes: Stop after this much training time (interruptions not counted).
-        batch: Pictures a step, over all processes.
-        learning_rate: At its peak.
+        images: Number of pictures after which training stops.
+        minutes: Training time after which it stops (interruptions not counted).
+        batch: Pictures in a step, over all processes.
+        learning_rate: Peak of the learning rate.
+        optimiser: adamw; or muon for the inner layers and AdamW for the first and last one (indi
+            only; --learning-rate 0.01 is a good start).
+        outer_rate: Peak of AdamW's learning rate beside Muon.
         warmup: Steps until the peak of the learning rate.
-        ema: Decay of the averaged weights, a step.
-        save_minutes: Time between checkpoints: what a kill can cost.
+        cooldown: Share of the run, at its end, in which the learning rate falls to zero. Under 1
+            the state before it is kept as NAME.stable.pt, from which a longer run can go on.
+        ema: Decay of the averaged weights in a step.
+        save_minutes: Time between checkpoints, which is what an interruption can cost.
         compile: Use torch.compile.
         workers: Processes that read pictures.
-        seed: Of everything that is drawn.
+        seed: Seed of everything that is drawn.
+        resume: Go on with an interrupted run.
+        resume_from: Go on from this state, such as NAME.stable.pt, instead of NAME.state.pt.
     """
 
     images: int = 0
     minutes: float = 0
     batch: int = 16
     learning_rate: float = 6e-4
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    outer_rate: float = 1e-3
     warmup: int = 100
+    cooldown: float = 1.0
     ema: float = 0.999
     save_minutes: float = 5
     compile: bool = False
     workers: int = 1
     seed: int = 0
+    resume: bool = False
+    resume_from: Path | None = None
 
     def schedule(self, out: Path, start: Path | None = None) -> Schedule:
-        """What the training loop takes, once it is sure that the weights can be written to ``out`` in the end.
+        """Return the schedule of the run, once it is certain that its results can be written.
+
+        Args:
+            out: Path of the weights.
+            start: Weights to begin with, which must not be overwritten.
 
         Raises:
-            MissingExtra: The packages for training are not there.
+            MissingExtra: The packages for training are not installed.
             InputError: ``out`` does not end in .safetensors.
-            PictureError: What the training leaves cannot be written.
+            PictureError: A result cannot be written.
         """
         from pristina.priors.checkpoints.format import check_weights_output
 
-        check_weights_output(out, *(out.with_suffix(ending) for ending in (".jsonl", ".png", ".state.pt")), inputs=[start])
+        beside = [out.with_suffix(ending) for ending in BESIDE]
+        state = None if self.resume_from in beside else self.resume_from
+        check_weights_output(out, *beside, inputs=[start, state])
         try:
             import accelerate  # noqa: F401
         except ImportError as error:
-            raise MissingExtra("Training needs the extra packages of pristina[train]: pip install 'pristina[train]'.") from error
-        from pristina.training.loop import Schedule
+            raise MissingExtra(
+                "Training needs the extra packages of pristina[train]: "
+                "pip install 'pristina[train]'."
+            ) from error
+        from pristina.training.schedule import Schedule
 
-        return Schedule(**dataclasses.asdict(self))
+        settings = dataclasses.asdict(self)
+        return Schedule(**{k: v for k, v in settings.items() if not k.startswith("resume")})
+
+    @property
+    def state(self) -> bool | Path:
+        """Return what to resume: a state file, NAME.state.pt (True), or nothing (False)."""
+        return self.resume_from or self.resume
 
 
 Shares = Annotated[list[str] | None, Parameter(name="--share", negative="")]
@@ -70,7 +101,18 @@ AnyRun = Annotated[Run, Parameter(name="*")]
 
 
 def parse_shares(texts: list[str] | None) -> dict[str, float]:
-    """``["prefix=3"]`` as a dictionary; each says how often a picture whose name begins so counts."""
+    """Parse shares of pictures.
+
+    Args:
+        texts: Texts such as ``"prefix=3"``, each of which says how often a picture counts whose
+            file name begins with the prefix.
+
+    Returns:
+        The number for each prefix.
+
+    Raises:
+        SettingError: A text has another form, or a number is negative.
+    """
     shares = {}
     for text in texts or []:
         prefix, _, value = text.partition("=")
@@ -78,8 +120,8 @@ def parse_shares(texts: list[str] | None) -> dict[str, float]:
             shares[prefix] = float(value)
         except ValueError:
             raise SettingError(f"--share takes PREFIX=NUMBER, not {text!r}.") from None
-        if shares[prefix] < 0:
-            raise SettingError(f"A share must not be negative ({text!r}).")
+        if not 0 <= shares[prefix] < float("inf"):
+            raise SettingError(f"A share must not be negative or infinite ({text!r}).")
     return shares
 
 
@@ -97,7 +139,6 @@ def prior(
     patch: int = 4,
     share: Shares = None,
     start: Path | None = None,
-    resume: bool = False,
     run: AnyRun = Run(),
 ) -> None:
     """Train a diffusion prior on a folder of clean pictures.
@@ -107,7 +148,8 @@ def prior(
     data
         Folder of clean pictures (sub-folders included).
     out
-        NAME.safetensors; NAME.jsonl (losses), NAME.png (samples) and NAME.state.pt (for --resume) stand beside it.
+        NAME.safetensors. Beside it stand NAME.jsonl (losses), NAME.png (samples) and NAME.state.pt
+        (for --resume).
     domain
         One sentence about the pictures; it is kept with the weights and shown to whoever uses them.
     held_out
@@ -115,69 +157,88 @@ def prior(
     size
         Side of the training pictures, in pixels.
     crop
-        whole: pictures that are all alike, such as aligned faces (a prior for that size only). random: crops (a prior for any size).
+        whole: pictures that are all alike, such as aligned faces (a prior for that size only).
+        random: crops (a prior for any size).
     channels
-        Widths of the network from fine to coarse.
+        Widths of the network, from fine to coarse.
     layers
-        Residual blocks a level.
+        Residual blocks on each level.
     patch
-        Pixels folded into channels, a side.
+        Side in pixels of the squares that are folded into channels.
     share
-        PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
+        PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
     start
-        Weights to begin with: of the same network, for instance trained at a smaller size; of one with fewer levels, to which coarser
-        ones are added; or a regressor's, as photos-blind.safetensors (with --channels 32 --channels 64 --channels 128 --patch 2): a head
-        start for photographs.
-    resume
-        Go on with an interrupted run.
+        Weights to begin with: of the same network, for instance trained at a smaller size; of one
+        with fewer levels, to which coarser ones are added; or of a regressor of the same shape.
     """
     schedule = run.schedule(out, start)
     from pristina.training.prior import PriorTraining, train_prior
 
     whole = crop == "whole"
     settings = PriorTraining(
-        domain=domain, size_px=size, crop=crop, channels=channels, layers=layers, patch=patch,
-        attention=whole, norm="group" if whole else "pixel", head="norm" if whole else "linear", fixed_size=whole,
-    )  # fmt: skip
-    train_prior(data, out, settings, schedule, held_out=held_out, weights=parse_shares(share), start=start, resume=resume)
+        domain=domain,
+        size_px=size,
+        crop=crop,
+        channels=channels,
+        layers=layers,
+        patch=patch,
+        attention=whole,
+        norm="group" if whole else "pixel",
+        head="norm" if whole else "linear",
+        fixed_size=whole,
+    )
+    train_prior(
+        data,
+        out,
+        settings,
+        schedule,
+        held_out=held_out,
+        weights=parse_shares(share),
+        start=start,
+        resume=run.state,
+    )
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is learned from, for trainings on pairs of pictures.
+    """What to learn from, for trainings on pairs of pictures.
 
     Attributes:
-        data: Clean pictures for a recipe; for --recipe pairs a folder of pairs (also as GoPro, DPDD or DIV2K lay them out).
-        out: NAME.safetensors; NAME.jsonl (losses), NAME.png (pictures) and NAME.state.pt (for --resume) stand beside it.
-        degraded: The degraded pictures, if --data holds only the clean ones of the pairs.
-        recipe: What happens to the clean pictures: photos-blind, mixed, jpeg, denoise, deblur, x4, motion, defocus, jpeg10, pure-noise; or pairs.
+        data: Folder of clean pictures for a mixture; may be repeated. For --mixture pairs one
+            folder of pairs (also in the layouts of GoPro, DPDD or DIV2K).
+        out: NAME.safetensors. Beside it stand NAME.jsonl (losses), NAME.png (pictures) and
+            NAME.state.pt (for --resume).
+        degraded: Folder of the degraded pictures, if --data holds only the clean ones of the pairs.
+        mixture: Damage to the clean pictures: photographs (all kinds), noise, jpeg, jpeg10, blur,
+            motion, x4, pure-noise; or pairs.
         domain: One sentence about the pictures and their damage; it is kept with the weights.
-        held_out: Pictures (or pairs) for the held-out figures.
+        held_out: Folder of pictures (or pairs) for the held-out figures; otherwise some of --data
+            are set aside.
         size: Side of the training crops, in pixels.
-        share: PREFIX=NUMBER: how often a picture whose file name begins so counts. May be repeated.
+        share: PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
         start: Weights of the same network to begin with.
-        resume: Go on with an interrupted run.
     """
 
-    data: Path
+    data: list[Path]
     out: Path
     degraded: Path | None = None
-    recipe: str = "photos-blind"
+    mixture: str = "photographs"
     domain: str = "photographs with the damage it was trained on"
     held_out: Path | None = None
     size: int = 64
     share: Shares = None
     start: Path | None = None
-    resume: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What describes the pairs in the settings of a training."""
-        return {"domain": self.domain, "recipe": None if self.recipe == "pairs" else self.recipe, "size_px": self.size}
+        """Return what describes the pairs in the settings of a training."""
+        mixture = None if self.mixture == "pairs" else self.mixture
+        return {"domain": self.domain, "mixture": mixture, "size_px": self.size}
 
-    def files(self) -> dict[str, Any]:
-        """Where a training finds them, and how it begins."""
-        weights = parse_shares(self.share)
-        return {"degraded": self.degraded, "held_out": self.held_out, "weights": weights, "start": self.start, "resume": self.resume}
+    def files(self) -> PairFiles:
+        """Return where a training finds its pictures."""
+        from pristina.training.pairs import PairFiles
+
+        return PairFiles(tuple(self.data), self.degraded, self.held_out, parse_shares(self.share))
 
 
 AnyPairs = Annotated[Pairs, Parameter(name="*")]
@@ -187,6 +248,8 @@ AnyPairs = Annotated[Pairs, Parameter(name="*")]
 def indi(
     *,
     pairs: AnyPairs,
+    channels: tuple[int, ...] = (48, 96, 192),
+    layers: int = 2,
     loss: Literal["l1", "l2", "psnr"] = "l2",
     times: Literal["mixture", "uniform", "linear", "quadratic"] = "mixture",
     a: float = 1.0,
@@ -194,26 +257,39 @@ def indi(
     eps: float = 0.0,
     run: AnyRun = Run(),
 ) -> None:
-    """Train InDI's regressor, on pairs or on clean pictures that a recipe degrades.
+    """Train InDI's regressor, on pairs or on clean pictures that a mixture degrades.
 
     Parameters
     ----------
+    channels
+        Widths of the network, from fine to coarse.
+    layers
+        Residual blocks on each level.
     loss
         l1; l2; or psnr, under which light damage counts as much as heavy.
     times
-        The density of t.
+        Density of t.
     a
-        Of the mixture: t = 1 with probability a / (1 + a).
+        Weight of t = 1 in the mixture of times: its probability is a / (1 + a).
     noise
-        On the path.
+        Noise on the path.
     eps
-        The size of that noise, in [0, 1] units.
+        Size of that noise, in [0, 1] units.
     """
     schedule = run.schedule(pairs.out, pairs.start)
     from pristina.training.indi import InDITraining, train_indi
 
-    settings = InDITraining(**pairs.settings(), loss=loss, times=times, a=a, noise=noise, eps=eps)
-    train_indi(pairs.data, pairs.out, settings, schedule, **pairs.files())
+    settings = InDITraining(
+        **pairs.settings(),
+        channels=channels,
+        layers=layers,
+        loss=loss,
+        times=times,
+        a=a,
+        noise=noise,
+        eps=eps,
+    )
+    train_indi(pairs.files(), pairs.out, settings, schedule, start=pairs.start, resume=run.state)
 
 
 @app.command
@@ -223,11 +299,16 @@ def conditional(*, pairs: AnyPairs, run: AnyRun = Run()) -> None:
     from pristina.training.conditional import train_conditional
     from pristina.training.pairs import PairTraining
 
-    train_conditional(pairs.data, pairs.out, PairTraining(**pairs.settings()), schedule, **pairs.files())
+    settings = PairTraining(**pairs.settings())
+    train_conditional(
+        pairs.files(), pairs.out, settings, schedule, start=pairs.start, resume=run.state
+    )
 
 
 @app.command(name="kernel-prior")
-def kernel_prior(*, out: Path, size: int = 32, resume: bool = False, run: AnyRun = Run(batch=32, learning_rate=1e-3)) -> None:
+def kernel_prior(
+    *, out: Path, size: int = 32, run: AnyRun = Run(batch=32, learning_rate=1e-3)
+) -> None:
     """Train a prior of blur kernels, which are drawn on the fly; BlindDPS needs one.
 
     Parameters
@@ -236,10 +317,8 @@ def kernel_prior(*, out: Path, size: int = 32, resume: bool = False, run: AnyRun
         NAME.safetensors.
     size
         Side of the network's pictures; the kernels are one pixel smaller.
-    resume
-        Go on with an interrupted run.
     """
     schedule = run.schedule(out)
     from pristina.training.kernel_prior import KernelTraining, train_kernel_prior
 
-    train_kernel_prior(out, KernelTraining(size_px=size), schedule, resume=resume)
+    train_kernel_prior(out, KernelTraining(size_px=size), schedule, resume=run.state)

@@ -1,4 +1,4 @@
-"""``pristina weights``: what is known, fetching it, looking into a file, and writing it in our own form."""
+"""``pristina weights``: list known weights, fetch them, check a file, convert it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from pristina.cli.console import printable
 from pristina.errors import CheckpointError
-from pristina.priors.checkpoints.catalogue import CATALOGUE, Reading
+from pristina.priors.checkpoints.catalogue import CATALOGUE
+from pristina.priors.checkpoints.options import LoadOptions
 
-app = App(name="weights", help="Weights: what is known, fetching it, looking into a file, converting it.")
+app = App(name="weights", help="List known weights, fetch them, check a file, convert it.")
 
 
 @app.command(name="list")
 def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """List the weights that come with pristina and those that are publicly known. Fetches nothing.
+    """List the weights that come with pristina and those that are publicly known.
+
+    Nothing is fetched.
 
     Parameters
     ----------
@@ -24,35 +28,44 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
         Print everything that is known, as JSON.
     """
     from pristina.priors.checkpoints.fetch import cache_dir, describe
-    from pristina.priors.checkpoints.header import read_header
+    from pristina.priors.checkpoints.header import read_spec
 
-    rows = [describe(known) for known in CATALOGUE.values()]
+    rows = [describe(entry) for entry in CATALOGUE.values()]
     if as_json:
-        print(json.dumps({"shipped": {n: str(p) for n, p in shipped_files().items()}, "known": rows, "cache": str(cache_dir())}, indent=2))
+        ours = {name: str(path) for name, path in shipped_files().items()}
+        print(json.dumps({"shipped": ours, "known": rows, "cache": str(cache_dir())}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "knows", "px", "licence", "here", box=None, pad_edge=False)
+    table = Table("name", "domain", "px", "licence", "here", box=None, pad_edge=False)
     for name, path in shipped_files().items():
-        header = read_header(path) or {}
-        table.add_row(name, header["domain"], str(header["size_px"]) if header.get("fixed_size") else "any", "see its card", "shipped")
+        spec = read_spec(path)
+        if spec is not None:
+            size = str(spec.size_px) if spec.fixed_size else "any"
+            table.add_row(name, spec.domain, size, "see its card", "shipped")
     for row in rows:
-        where = "yes" if row["here"] else "no" if CATALOGUE[row["name"]].url or CATALOGUE[row["name"]].hub else "by hand"
-        table.add_row(row["name"], row["knows"], str(row["size_px"]), row["licence"], where)
+        entry = CATALOGUE[row["name"]]
+        where = "yes" if row["here"] else "no" if entry.url or entry.hub else "on its page"
+        table.add_row(row["name"], row["domain"], str(row["size_px"]), row["licence"], where)
     console = Console()
-    console.print(table)
-    console.print(f"\nCache: {cache_dir()}. Everything about each: pristina weights list --json", soft_wrap=True, highlight=False)
+    console.print(table, markup=False)
+    print(f"\nCache: {cache_dir()}. Everything about each: pristina weights list --json")
 
 
 def shipped_files() -> dict[str, Path]:
-    """The weights in the package, without loading torch."""
+    """List the weights in the package, without loading torch."""
     folder = Path(__file__).parents[1] / "priors" / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 @app.command
-def fetch(name: str, *, sha256: str | None = None, offline: Annotated[bool, Parameter(negative="")] = False) -> None:
+def fetch(
+    name: str,
+    *,
+    sha256: str | None = None,
+    offline: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Fetch weights into the cache; an interrupted download goes on where it ended.
 
     Parameters
@@ -60,52 +73,80 @@ def fetch(name: str, *, sha256: str | None = None, offline: Annotated[bool, Para
     name
         A name from the list, a Hugging Face hub id (owner/name), or an http(s) address.
     sha256
-        What the file must hash to, for an address.
+        SHA-256 that the file must have, for an address.
     offline
-        Make no connection: only say whether it is there.
+        Make no connection: only tell whether it is in the cache.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
+    from pristina.files import sha256_of
     from pristina.priors.checkpoints.fetch import fetch as get
 
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task(name, total=None, visible=False)
-        path = get(
-            name, sha256=sha256, forbid=offline, on_bytes=lambda done, all_: progress.update(task, completed=done, total=all_, visible=True)
-        )
-    print(path)
-    known = CATALOGUE.get(name)
-    if path.is_file() and not sha256 and not (known and (known.sha256 or known.md5)):
-        from pristina.priors.checkpoints.safe_load import sha256_of
 
+        def show(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        path = get(name, sha256=sha256, forbid=offline, on_bytes=show)
+    print(path)
+    entry = CATALOGUE.get(name)
+    if path.is_file() and not sha256 and not (entry and (entry.sha256 or entry.md5)):
         print(f"No hash has been published for it; this file has sha256 {sha256_of(path)}.")
-    if known and known.note:
-        print(known.note)
+    if entry and entry.note:
+        print(entry.note)
 
 
 @app.command
-def check(source: str, *, reading: Annotated[Reading, Parameter(name="*")] = Reading()) -> None:
-    """Say what a weight file or folder is, or why it cannot be a prior. Writes nothing.
+def check(
+    source: str, *, options: Annotated[LoadOptions, Parameter(name="*")] = LoadOptions()
+) -> None:
+    """Describe a weight file or folder, or tell why it cannot be used. Nothing is written.
+
+    The network is built and called once on a small image.
 
     Parameters
     ----------
     source
         A file, a diffusers folder, or a name that load_prior takes.
-    reading
-        What the file does not say, where it has to be said.
+    options
+        Choices that the file leaves open.
     """
-    from pristina.priors.load import load_prior
+    from pristina.priors.load import LOADERS, kind_of, load_weights
 
-    prior = load_prior(source, reading=reading)
+    kind = kind_of(source)
+    prior = load_weights(kind, source, options=options)
     rule = prior.size_rule
-    size = f"{rule.native} px only" if rule.fixed else f"multiples of {rule.multiple} px, trained at {rule.native} px"
-    print(f"knows         {prior.domain}")
-    print(f"sizes         {size}; {prior.channels} channels")
-    print(f"parameters    {sum(p.numel() for p in prior.parameters()) / 1e6:.1f} million")
-    for key, value in prior.source.items():
+    size = f"multiples of {rule.multiple} px, trained at {rule.native} px"
+    if rule.fixed:
+        size = f"{rule.native} px only"
+    elif kind in ("direct", "conditional"):
+        size = "any"
+    parameters = sum(p.numel() for p in prior.parameters())
+    rows = {
+        "domain": prior.domain,
+        "kind": LOADERS[kind].what,
+        "sizes": f"{size}; {prior.channels} channels",
+        "parameters": f"{parameters / 1e6:.1f} million",
+        **prior.source,
+    }
+    for key, value in rows.items():
         if value:
-            print(f"{key:13s} {value}")
+            print(f"{key:13s} {printable(value)}")
 
 
 @app.command
@@ -114,9 +155,11 @@ def convert(
     out: Path,
     *,
     half: Annotated[bool, Parameter(negative="")] = False,
-    reading: Annotated[Reading, Parameter(name="*")] = Reading(),
+    options: Annotated[LoadOptions, Parameter(name="*")] = LoadOptions(),
 ) -> None:
-    """Write a foreign checkpoint as pristina's own safetensors, which say all about themselves.
+    """Write the checkpoint of another project as pristina's own safetensors.
+
+    They hold every setting that the checkpoint left open.
 
     Parameters
     ----------
@@ -126,22 +169,28 @@ def convert(
         NAME.safetensors.
     half
         Store in half precision: half the size, rounded to three digits.
-    reading
-        What the file does not say, where it has to be said.
+    options
+        Choices that the file leaves open.
     """
     import torch
 
-    from pristina.priors.checkpoints.detect import open_checkpoint
     from pristina.priors.checkpoints.format import check_weights_output, save_weights
-    from pristina.priors.checkpoints.header import read_header
-    from pristina.priors.load import find_weights
+    from pristina.priors.load import describe_file, find_weights, load_prior
 
     path = find_weights(source)
     check_weights_output(out, inputs=[path])
-    if path.suffix == ".safetensors" and read_header(path) is not None:
-        raise CheckpointError(f"{path} was written by pristina already; there is nothing to convert.")
-    recipe, tensors = open_checkpoint(path, reading)
-    save_weights(out, tensors, recipe, torch.float16 if half else torch.float32)
-    told = recipe["source"]
-    settled = f"; {told['attention']}, by {told['decided']}" if told.get("attention") else ""
-    print(f"{out}: from {told['layout']}, {recipe['domain']}{settled}")
+    if describe_file(path) is not None:
+        raise CheckpointError(
+            f"{path} was written by pristina already; there is nothing to convert."
+        )
+    prior = load_prior(path, dtype=torch.float32, options=options)
+    network, spec = prior.network, prior.spec
+    assert isinstance(network, torch.nn.Module)
+    assert spec is not None
+    unet = getattr(network, "unet", network)  # EDM's scaling stands around it.
+    save_weights(out, unet.state_dict(), spec.to_json(), torch.float16 if half else torch.float32)
+    origin = spec.source
+    attention = (
+        f"; {origin['attention']}, by {origin['decided']}" if origin.get("attention") else ""
+    )
+    print(f"{printable(out)}: from {origin['layout']}, {spec.domain}{attention}")

@@ -1,4 +1,4 @@
-"""Pictures side by side."""
+"""Comparison sheets of several pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pristina.image.picture import Picture
 
 
 def side_by_side(pictures: Sequence[tuple[str, Picture]], height: int = 0) -> Image.Image:
-    """One Pillow image with the pictures in a row, each under its caption.
+    """Draw pictures in a row, each under its caption, as one Pillow image.
 
     Args:
         pictures: Captions and pictures.
-        height: Of every picture, in pixels; 0 takes the tallest, and at least 256.
+        height: Height of every picture in pixels; 0 takes the tallest, and at least 256.
     """
     height = height or max(256, *(p.size[0] for _, p in pictures))
     font = ImageFont.load_default(max(12, height // 18))
@@ -24,8 +24,10 @@ def side_by_side(pictures: Sequence[tuple[str, Picture]], height: int = 0) -> Im
         image = picture.to_pillow().convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-        smooth = Image.Resampling.NEAREST if height % image.height == 0 else Image.Resampling.BICUBIC
-        scaled.append((caption, image.resize((round(image.width * height / image.height), height), smooth)))
+        whole = height % image.height == 0
+        smooth = Image.Resampling.NEAREST if whole else Image.Resampling.BICUBIC
+        width = round(image.width * height / image.height)
+        scaled.append((caption, image.resize((width, height), smooth)))
     width = sum(image.width for _, image in scaled) + gap * (len(scaled) - 1)
     sheet = Image.new("RGB", (width, height + bar), "white")
     pen, left = ImageDraw.Draw(sheet), 0

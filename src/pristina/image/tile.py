@@ -1,4 +1,4 @@
-"""Large pictures piece by piece, without seams."""
+"""Seamless computation of large images in tiles."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 
-def in_tiles(function: Callable[[Tensor], Tensor], x: Tensor, *, side: int, halo: int, multiple: int = 1) -> Tensor:
-    """``function(x)``, computed on overlapping tiles: the same numbers in less memory.
+def in_tiles(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, side: int, halo: int, multiple: int = 1
+) -> Tensor:
+    """Compute ``function(x)`` on overlapping tiles: the same numbers in less memory.
 
     Args:
-        function: Pictures (B, C, h, w) to pictures (B, D, h, w), in which no pixel depends on one farther than ``halo`` away.
-        x: Pictures, (B, C, H, W).
-        side: The largest side of what one tile contributes.
-        halo: Pixels around it that the tile sees beside.
-        multiple: Tiles begin and end at multiples of this, as they must for a network with strides; ``x`` has such a size.
+        function: Map from images (B, C, h, w) to images (B, D, h, w) in which no pixel depends on
+            one farther than ``halo`` away.
+        x: Images, (B, C, H, W).
+        side: Largest side in pixels of what one tile contributes.
+        halo: Number of pixels that a tile sees beyond its contribution on every side.
+        multiple: Grid on which tiles begin and end, as networks with strides need; both sides of
+            ``x`` are multiples of it (default 1).
 
     Example:
         >>> import torch
@@ -35,13 +39,17 @@ def in_tiles(function: Callable[[Tensor], Tensor], x: Tensor, *, side: int, halo
         for left, right in _parts(width, side, multiple):
             above, before = max(0, top - halo), max(0, left - halo)
             tile = function(x[..., above : bottom + halo, before : right + halo])
-            row.append(tile[..., top - above : bottom - above, left - before : right - before].clone())  # lets go of the rest
+            part = tile[..., top - above : bottom - above, left - before : right - before]
+            row.append(part.clone())  # Frees the rest of the tile.
         rows.append(torch.cat(row, -1))
     return torch.cat(rows, -2)
 
 
 def _parts(n: int, side: int, multiple: int) -> Iterator[tuple[int, int]]:
-    """``n`` pixels in parts as equal as possible, each about ``side`` long at most, all but the last a multiple."""
+    """Cut ``n`` pixels into parts as equal as possible, each about ``side`` long at most.
+
+    The length of all parts but the last is a multiple of ``multiple``.
+    """
     count = -(-n // side)
     step = -(-n // (count * multiple)) * multiple
     return ((start, min(n, start + step)) for start in range(0, n, step))

@@ -1,83 +1,157 @@
-"""DiffPIR: denoise with the prior, fit the data by its proximal step, add noise again. Not blind: it is told the operator and the noise.
+"""DiffPIR: denoise with the prior, fit the data by a proximal step, add noise again.
 
-Glossary: y observation, A operator, x_t diffused picture, x0 clean picture that the prior sees in it, sigma_bar noise of x_t over its signal, rho
-weight of x0 against the data, lam its strength, zeta part of the noise that is drawn anew, spread how far clean pixels lie from their mean.
+The operator and the noise level must be known: an upper bound for blind methods, not one of them.
+
+Glossary:
+    y: observation.
+    A: operator.
+    x_t: diffused image.
+    x0: clean image that the prior predicts from x_t.
+    sigma: noise of y; sigma_bar: noise of x_t over its signal; both in [-1, 1] units.
+    rho: weight of x0 against the data.
+    lam: strength of the prior.
+    zeta: share of the noise that is drawn anew.
 
 Source:
-    Zhu et al., "Denoising diffusion models for plug-and-play image restoration", CVPRW 2023, algorithm 1: ``rho = lam sigma^2 / sigma_bar^2``,
-    ``x0 <- argmin ||y - A x||^2 + rho ||x - x0||^2``.
-    Deliberate differences: the minimiser is found by conjugate gradients from the operator and its adjoint, for any linear operator, in place
-    of a closed form for each; lam and zeta are one default, tuned on faces of 64 px, not one for each task; the noise level is floored at 0.001; the timesteps are
-    evenly spaced, for its own, dense where there is much noise, leave at few steps the last leap too long to remove any; ``spread``, see
-    :class:`DiffPIR`, is ours.
+    Zhu et al., "Denoising diffusion models for plug-and-play image restoration", CVPRW 2023,
+    algorithm 1: ``rho = lam sigma^2 / sigma_bar^2``,
+    ``x0 <- argmin ||y - A x||^2 + rho ||x - x0||^2``. Deliberate differences:
+
+    * The minimiser is found by conjugate gradients from the operator and its adjoint, for any
+      linear operator, instead of in a closed form for each.
+    * sigma is in [-1, 1] units as sigma_bar is; the released scripts take it in [0, 1] units, so
+      that their lambda is four times ``lam``.
+    * The default has one lam and zeta for all tasks, tuned on faces of 64 px, and evenly spaced
+      timesteps. Those of the scripts (``spacing="quadratic"``) are dense where there is little
+      noise, with a leap of a tenth of the chain at its beginning.
+    * The chain begins with pure noise; there, with the observation diffused to t = 999.
+    * The data step is made at t = 0 too and its result returned; there, the last diffused image.
+    * ``spread``, see :class:`DiffPIR`.
+
+    The noise level has a floor of 0.001, as in the scripts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
-from pristina.errors import Cancelled, InputError, OperatorError, SettingError
-from pristina.methods.base import Books, Result, check_observation
+from pristina.errors import Cancelled, InputError, OperatorError
+from pristina.methods.steps.chain import begin
+from pristina.methods.steps.recorder import RunRecorder, check_observation
+from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation, Operator
 from pristina.priors.base import Prior, to_signed, to_unit
-from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddim_step, eps_from_x0, step_pairs
-from pristina.types import Draw, OnStep
+from pristina.priors.schedule import (
+    N_TIMESTEPS,
+    alpha_bar_at,
+    ddim_step,
+    eps_from_x0,
+    step_pairs,
+)
+from pristina.settings import Count, Positive, Settings, Share
+from pristina.types import Draw, Generators, OnStep
 
-MIN_SIGMA = 0.001  # in [0, 1] units: without any noise the problem would be singular
+MIN_SIGMA = 0.001
+"""Least noise level, in [0, 1] units; without any noise the problem would be singular."""
 
 
 @dataclass(frozen=True)
-class DiffPIR:
+class DiffPIR(Settings):
     """Settings of :func:`diffpir`.
 
     Attributes:
-        steps: Network calls.
+        steps: Number of network calls, 1 to 1000; fewer if quadratic timesteps repeat.
         lam: Strength of the prior against the data.
-        zeta: Part of the noise that is drawn anew at each step, in [0, 1].
-        spread: Standard deviation of clean pixels in [0, 1] units. x0 is uncertain by sigma_bar only where there is little noise; it is never
-            more uncertain than clean pictures are, so that ``rho = lam sigma^2 (1 / sigma_bar^2 + 1 / spread^2)``. That makes each proximal step
-            exact for a Gaussian prior of this spread; None leaves the second term out, as the paper does.
-        cg_iterations: Iterations of the conjugate gradients at each step, at most.
+        zeta: Share of the noise that is drawn anew at each step, in [0, 1].
+        spread: Standard deviation of clean pixels in [0, 1] units. x0 is uncertain by sigma_bar
+            only where there is little noise; it is never more uncertain than clean images are, so
+            that ``rho = lam sigma^2 (1 / sigma_bar^2 + 1 / spread^2)``. This makes each proximal
+            step exact for a Gaussian prior of this spread; None leaves the second term out, as
+            the paper does.
+        cg_iterations: Largest number of conjugate gradient iterations in each step.
+        spacing: Spacing of the timesteps: ``even``, or ``quadratic`` as in the released scripts.
     """
 
-    steps: int = 20
-    lam: float = 4.0
-    zeta: float = 1.0
-    spread: float | None = None
-    cg_iterations: int = 30
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= N_TIMESTEPS:
-            raise SettingError(f"steps must lie between 1 and {N_TIMESTEPS}, not {self.steps}.")
-        if not self.lam > 0 or not 0 <= self.zeta <= 1 or self.cg_iterations < 1:
-            raise SettingError("lam must be positive, zeta must lie in [0, 1], and cg_iterations must be at least 1.")
-        if self.spread is not None and not self.spread > 0:
-            raise SettingError(f"spread must be positive, not {self.spread}.")
+    steps: Annotated[int, Interval(ge=1, le=N_TIMESTEPS)] = 20
+    lam: Positive = 4.0
+    zeta: Share = 1.0
+    spread: Positive | None = None
+    cg_iterations: Count = 30
+    spacing: Literal["even", "quadratic"] = "even"
 
 
-PAPER = DiffPIR(steps=100, lam=1.0, zeta=0.25)  # zeta for x4; 0.1 for blur, 1.0 for inpainting
+PAPER = DiffPIR(steps=100, lam=7 / 4, zeta=0.3, spacing="quadratic")
+"""Settings with which the released script for blur runs: lambda 7 in its units."""
+
+PAPER_SUPER_RESOLUTION = DiffPIR(steps=100, lam=7 / 4, zeta=0.25, spacing="quadratic")
+"""Settings of the script for x4: the middle of the lambdas 2, 3, ..., 12 that it runs through."""
+
+PAPER_INPAINTING = DiffPIR(steps=20, lam=1 / 4, zeta=1.0, spacing="quadratic")
+"""Settings with which the script for masks runs: lambda 1 in its units."""
 
 
-def proximal(operator: Operator, y: Tensor, x0: Tensor, rho: Tensor, iterations: int, tolerance: float = 1e-5) -> Tensor:
-    """``argmin_x ||y - A x||^2 + rho ||x - x0||^2`` for a linear A, picture by picture, by conjugate gradients.
+def calls(settings: DiffPIR) -> Calls:
+    """Return the network calls for one image."""
+    return Calls(len(chain(settings)))
+
+
+def chain(settings: DiffPIR, n: int = N_TIMESTEPS) -> list[tuple[int, int]]:
+    """Return the (t, s) pairs of a chain for a prior of ``n`` timesteps."""
+    even = settings.spacing == "even"
+    return step_pairs(settings.steps, n) if even else quadratic_pairs(settings.steps, n)
+
+
+def quadratic_pairs(steps: int, n: int = N_TIMESTEPS) -> list[tuple[int, int]]:
+    """Return the (t, s) pairs of the released scripts; the last s is -1, where alpha_bar is 1.
+
+    Timesteps that would repeat, as they do from some 500 steps on, are made once.
 
     Args:
-        operator: A, linear.
+        steps: Number of steps.
+        n: Number of timesteps of the prior.
+
+    Example:
+        >>> quadratic_pairs(4)
+        [(999, 422), (422, 183), (183, 0), (0, -1)]
+    """
+    squares = torch.linspace(0, n**2, steps, dtype=torch.float64)
+    ts = [n - 1 - min(int(root), n - 1) for root in squares.sqrt().tolist()]
+    return list(pairwise([*dict.fromkeys(ts), -1]))
+
+
+def proximal(
+    operator: Operator,
+    y: Tensor,
+    x0: Tensor,
+    rho: Tensor,
+    iterations: int,
+    tolerance: float = 1e-5,
+) -> Tensor:
+    """Minimise ``||y - A x||^2 + rho ||x - x0||^2`` by conjugate gradients, image by image.
+
+    Args:
+        operator: Linear operator A.
         y: Observations, (B, C, h, w).
-        x0: Where the pictures should stay near, (B, C, H, W).
+        x0: Images near which the minimiser stays, (B, C, H, W).
         rho: Weight, a positive scalar.
-        iterations: At most this many.
-        tolerance: A picture is done when its residual has fallen to this part of its first one.
+        iterations: Largest number of iterations.
+        tolerance: Share of its first residual to which an image's residual must fall.
+
+    Returns:
+        The minimisers, (B, C, H, W).
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum((1, 2, 3), keepdim=True)
 
-    d = torch.zeros_like(x0)  # x = x0 + d, and (A^T A + rho) d = A^T (y - A x0)
+    # With x = x0 + d, solve (A^T A + rho) d = A^T (y - A x0).
+    d = torch.zeros_like(x0)
     r = operator.adjoint(y - operator(x0))
     p, rr = r, dot(r, r)
     goal = tolerance**2 * rr
@@ -99,24 +173,26 @@ def diffpir(
     prior: Prior,
     settings: DiffPIR = DiffPIR(),
     *,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    start: State | None = None,
+    generator: Generators | None = None,
     on_step: OnStep | None = None,
 ) -> Result:
-    """Pictures restored with the true operator and the true noise level: what a blind method could reach at best.
+    """Restore images with the true operator and the true noise level.
 
     Args:
-        observation: The degraded pictures, the true operator (linear), and ``known_sigma``.
-        prior: The diffusion prior.
-        settings: See :class:`DiffPIR`.
-        generator: One for each picture.
-        on_step: Called after each step.
+        observation: Degraded images, the true operator (linear), and ``known_sigma``.
+        prior: Diffusion prior.
+        settings: Settings, see :class:`DiffPIR`.
+        start: State of a cancelled run to go on from. A state without progress begins anew.
+        generator: Random generators, one for each image.
+        on_step: Function called after each step.
 
     Returns:
-        Pictures; trace ``loss``, the mean squared residual in [0, 1] units.
+        Result with the images; trace ``loss``, the mean squared residual in [0, 1] units.
 
     Raises:
         OperatorError: There is no operator, or it is not linear.
-        InputError: ``known_sigma`` is missing; NaN; the wrong number of channels.
+        InputError: ``known_sigma`` is missing, or the observation does not fit the prior.
         SizeError: The prior does not accept the size.
 
     Source:
@@ -124,41 +200,62 @@ def diffpir(
 
     Example:
         >>> from pristina.priors.gaussian import GaussianPrior
-        >>> observation = Observation(torch.full((1, 3, 8, 8), 0.6), Operator(), known_sigma=0.05)
-        >>> result = diffpir(observation, GaussianPrior(variance=0.1), DiffPIR(steps=10))
-        >>> result.picture.shape, result.cost.network_calls
+        >>> y, prior = torch.full((1, 3, 8, 8), 0.6), GaussianPrior(variance=0.1)
+        >>> observation = Observation(y, Operator(), known_sigma=0.05)
+        >>> result = diffpir(observation, prior, DiffPIR(steps=10))
+        >>> result.images.shape, result.cost.network_calls
         (torch.Size([1, 3, 8, 8]), 10)
     """
-    if observation.operator is None:
-        raise OperatorError("DiffPIR needs the true operator; give it one, or take a blind method such as diip.")
-    if not observation.operator.linear:
-        raise OperatorError(f"DiffPIR needs a linear operator, and {observation.operator.name} is not; dps takes any.")
-    if observation.known_sigma is None:
-        raise InputError("DiffPIR must be told the noise: give known_sigma, in [0, 1] units.")
+    known, sigma = _known(observation)
     height, width = check_observation(observation, prior)
     y = observation.y
     n = len(y)
-    operator = observation.operator.for_batch(n).requires_grad_(False)
+    operator = known.for_batch(n).requires_grad_(False)
     draw = Draw(generator, n, y.device)
-    variance = (2 * max(observation.known_sigma, MIN_SIGMA)) ** 2  # [-1, 1] pixels double the noise
+    variance = (2 * max(sigma, MIN_SIGMA)) ** 2  # [-1, 1] pixels double the noise
     certainty = 0.0 if settings.spread is None else 1 / (2 * settings.spread) ** 2
 
-    books = Books(prior, settings.steps, on_step)
-    x = draw.normal(prior.channels, height, width)
-    picture = observation.initial()
-    why = ["the chain is done"] * n
+    pairs = chain(settings, len(prior.alpha_bar))
+    recorder = RunRecorder(prior, len(pairs), on_step, start)
+    prior = recorder.prior
+    shape = (n, prior.channels, height, width)
+    x, images = begin(
+        start, "diffpir", draw, shape, observation.initial(), lambda: draw.normal(*shape[1:])
+    )
+    stop = StopReason.COMPLETED
     try:
-        for t, s in step_pairs(settings.steps, len(prior.alpha_bar)):
+        for t, s in pairs[recorder.first_step :]:
             a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
+            # Denoising step.
             x0 = prior.predict(x, t).x0.clamp(-1, 1)
-            rho = settings.lam * variance * (a_t / (1 - a_t) + certainty)  # sigma_bar^2 = (1 - alpha_bar) / alpha_bar
+            # Data step: proximal map of the residual, with sigma_bar^2 = (1 - a_t) / a_t.
+            rho = settings.lam * variance * (a_t / (1 - a_t) + certainty)
             fitted = proximal(operator, y, to_unit(x0), rho, settings.cg_iterations)
-            picture = fitted.clamp(0, 1)
+            images = fitted.clamp(0, 1)
             loss = (operator(fitted) - y).square().mean((1, 2, 3))
+            # Diffusion to s, with the share zeta of the noise drawn anew.
             x0 = to_signed(fitted)
-            eps = (1 - settings.zeta) ** 0.5 * eps_from_x0(x, x0, a_t) + settings.zeta**0.5 * draw.normal(*x.shape[1:])
+            old, new = eps_from_x0(x, x0, a_t), draw.normal(*x.shape[1:])
+            eps = (1 - settings.zeta) ** 0.5 * old + settings.zeta**0.5 * new
             x = ddim_step(x0, eps, a_s)
-            books.step(picture, loss)
+            recorder.step(images, loss)
     except Cancelled:
-        why = [f"cancelled at step {books.n_done}"] * n
-    return books.result("diffpir", picture, settings, draw.seeds, why)
+        stop = StopReason.CANCELLED
+    state = recorder.state(
+        "diffpir", recorder.n_done, x, images=images, generators=draw.get_states()
+    )
+    return recorder.result("diffpir", images, settings, draw.seeds, stop, state=state)
+
+
+def _known(observation: Observation) -> tuple[Operator, float]:
+    """Return the operator and the noise level, which DiffPIR cannot do without."""
+    if observation.operator is None:
+        raise OperatorError(
+            "DiffPIR needs the true operator; give it one, or take a blind method such as diip."
+        )
+    if not observation.operator.linear:
+        name = observation.operator.name
+        raise OperatorError(f"DiffPIR needs a linear operator, and {name} is not; dps takes any.")
+    if observation.known_sigma is None:
+        raise InputError("DiffPIR must know the noise: give known_sigma, in [0, 1] units.")
+    return observation.operator, observation.known_sigma

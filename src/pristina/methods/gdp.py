@@ -1,72 +1,93 @@
-"""GDP: sample from the prior, and push every step towards the observation.
+"""GDP: sample from the prior, and move each step towards the observation.
 
-Glossary: y observation, A operator, x_t diffused picture, x0 clean picture that the prior sees in it, mean and variance of the ancestral step,
-L mean squared error of A(x0) to y, s guidance scale, f and M factor and mask of the light model.
+Glossary:
+    y: observation.
+    A: operator.
+    x_t: diffused image.
+    x0: clean image that the prior predicts from x_t.
+    mean, variance: of the ancestral step.
+    L: mean squared error of A(x0) to y.
+    s: guidance scale.
+    f, M: factor and mask of the light model.
 
 Source:
-    Fei et al., "Generative diffusion prior for unified image restoration and enhancement", CVPR 2023, and its released code: ``mean <- mean
-    - s grad L``, the gradient through A only, never through the network, and not multiplied by the variance as the paper prints.
-    Deliberate differences: any number of steps, s multiplied by ``1000 / steps``; s, which belongs to a mean over 256 x 256 px, is multiplied
-    by ``H W / 256^2``, so that a pixel is pushed as far as there; the scales of the default and of :data:`LIGHT` were tuned on faces of
-    64 px, for at few steps the paper's overshoot; the "small" variance, for a prior that predicts none; the optimiser round the mean, which
-    never sees a gradient, is left out; the light model's guidance is applied once (there twice from the same x0); its exposure, colour and
-    smoothness terms, commented out there, are left out; windows overlap by half and share one A and one gradient, taken on the averaged x0.
-    Any operator's learnable parameters are fitted the way f and M are.
-    Because the push knows neither the noise of y nor the variance of the step, GDP fits the noise as well, and is the least exact sampler.
+    Fei et al., "Generative diffusion prior for unified image restoration and enhancement", CVPR
+    2023, and its released code: ``mean <- mean - s grad L``, the gradient taken through A only,
+    never through the network, and not multiplied by the variance as the paper prints.
+    Deliberate differences:
+
+    * Any number of steps; s is multiplied by ``1000 / steps``.
+    * s, which belongs to a mean over 256 x 256 px, is multiplied by ``H W / 256^2``, so that a
+      pixel moves as far as it does there.
+    * The scales of the default and of :data:`LIGHT` were tuned on faces of 64 px, because at few
+      steps the paper's overshoot.
+    * The "small" variance, for a prior that predicts none.
+    * The optimiser round the mean, which never receives a gradient, is left out.
+    * The guidance of the light model is applied once (there twice from the same x0); its
+      exposure, colour and smoothness terms, commented out there, are left out.
+    * Any operator's learnable parameters are fitted in the way f and M are.
+    * An image that does not fit the prior needs :class:`pristina.priors.windowed.Windowed`, whose
+      windows share one A and one gradient, taken on the blended x0.
+
+    Because the guidance knows neither the noise of y nor the variance of the step, GDP fits the
+    noise as well, and is the least exact of the samplers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
-from pristina.errors import Cancelled, SettingError
-from pristina.methods.base import Books, Result, check_observation
+from pristina.errors import Cancelled
+from pristina.methods.steps.chain import begin
+from pristina.methods.steps.recorder import RunRecorder, check_observation
+from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation, Operator
-from pristina.priors.base import Prior, SizeRule, to_unit
+from pristina.priors.base import Prior, to_unit
 from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddpm_posterior, step_pairs
-from pristina.types import Draw, OnStep
+from pristina.settings import NotNegative, Settings
+from pristina.types import Draw, Generators, OnStep
 
 
 @dataclass(frozen=True)
-class GDP:
+class GDP(Settings):
     """Settings of :func:`gdp`.
 
     Attributes:
-        steps: Network calls.
-        scale: Guidance scale s, in the paper's units (1000 steps at 256 px); the paper has 2000 (x4) to 6000 (blur).
-        guide: ``x0`` compares the clean picture with the observation; ``xt`` the diffused picture itself, which is worse.
+        steps: Number of network calls, 1 to 1000.
+        scale: Guidance scale s, in the paper's units (1000 steps at 256 px); the paper has 2000
+            (x4) to 6000 (blur).
+        guide: Image that is compared with the observation: ``x0``, the clean one, or ``xt``, the
+            diffused one, which is worse.
         rate: Step size of the gradient descent on the operator's unknown parameters.
     """
 
-    steps: int = 50
-    scale: float = 3000.0
+    steps: Annotated[int, Interval(ge=1, le=N_TIMESTEPS)] = 50
+    scale: NotNegative = 3000.0
     guide: Literal["x0", "xt"] = "x0"
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= N_TIMESTEPS:
-            raise SettingError(f"steps must lie between 1 and {N_TIMESTEPS}, not {self.steps}.")
-        if self.guide not in ("x0", "xt"):
-            raise SettingError(f"guide must be x0 or xt, not {self.guide!r}.")
-        if not (self.scale >= 0 and self.rate >= 0):
-            raise SettingError("scale and rate must not be negative.")
+    rate: NotNegative = 1.0
 
 
 PAPER = GDP(steps=1000, scale=6000.0)
 LIGHT = GDP(scale=15_000.0)
 
 
+def calls(settings: GDP) -> Calls:
+    """Return the network calls for one image."""
+    return Calls(settings.steps)
+
+
 class Light(Operator):
-    """GDP's blind light model ``y = f x + M``: one factor, and a mask that all colours share.
+    """GDP's blind light model ``y = f x + M``: a factor, and a mask that all colours share.
 
     Args:
-        factor: f, (B, 1, 1, 1).
-        mask: M, (B, 1, H, W).
+        factor: Factor f, (B, 1, 1, 1).
+        mask: Mask M, (B, 1, H, W), in [0, 1] units.
     """
 
     name = "light"
@@ -78,14 +99,15 @@ class Light(Operator):
 
     @classmethod
     def guess(cls, draw: Draw, height: int, width: int) -> Light:
-        """The paper's start: as good as black."""
+        """Draw the paper's first guess, which turns every image almost black."""
         return cls(draw.normal(1, 1, 1) / 100, draw.uniform(1, height, width) / 10000)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor * x + self.mask
 
     def estimates(self) -> dict[str, Any]:
-        return {"factor": self.factor.flatten().tolist(), "mask_mean": self.mask.mean((1, 2, 3)).tolist()}
+        mask_mean = self.mask.mean((1, 2, 3)).tolist()
+        return {"factor": self.factor.flatten().tolist(), "mask_mean": mask_mean}
 
     def describe(self) -> str:
         factors = ", ".join(f"{f:.2f}" for f in self.factor.flatten().tolist())
@@ -93,104 +115,100 @@ class Light(Operator):
         return f"light multiplied by {factors}, and {masks} added on average"
 
 
-def window_starts(side: int, native: int) -> list[int]:
-    """Where windows of ``native`` pixels begin: every half window, and one flush with the far edge.
-
-    Example:
-        >>> window_starts(150, 64)
-        [0, 32, 64, 86]
-    """
-    starts = list(range(0, side - native + 1, max(native // 2, 1)))
-    return starts if starts[-1] == side - native else [*starts, side - native]
-
-
-def needs_windows(rule: SizeRule, height: int, width: int) -> bool:
-    """Whether the prior has one size only, and the picture is larger."""
-    return rule.fixed and rule.native is not None and min(height, width) >= rule.native and (height, width) != (rule.native, rule.native)
-
-
-def predict_x0(prior: Prior, x_t: Tensor, t: int) -> Tensor:
-    """The prior's clean picture, (B, C, H, W); for a picture larger than the prior's only size, averaged over windows.
-
-    The ancestral step's mean is linear in x0, so that averaging one is averaging the other.
-    """
-    height, width = x_t.shape[-2:]
-    native = prior.size_rule.native
-    if native is None or not needs_windows(prior.size_rule, height, width):
-        return prior.predict(x_t, t).x0
-    total, weight = torch.zeros_like(x_t), torch.zeros_like(x_t[:1, :1])
-    for top in window_starts(height, native):
-        for left in window_starts(width, native):
-            spot = (..., slice(top, top + native), slice(left, left + native))
-            total[spot] += prior.predict(x_t[spot], t).x0
-            weight[spot] += 1
-    return total / weight
-
-
 def gdp(
     observation: Observation,
     prior: Prior,
     settings: GDP = GDP(),
     *,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    start: State | None = None,
+    generator: Generators | None = None,
     on_step: OnStep | None = None,
 ) -> Result:
-    """Pictures sampled from the prior under the guidance of the observation.
+    """Sample images from the prior under the guidance of the observation.
 
     Args:
-        observation: The degraded pictures and the operator; its learnable parameters are fitted on the way, from where they stand. Without
-            an operator the blind light model ``y = f x + M`` stands in; :data:`LIGHT` is meant for it.
-        prior: The diffusion prior. One of fixed size smaller than the picture is applied in windows.
-        settings: See :class:`GDP`.
-        generator: One for each picture.
-        on_step: Called after each step.
+        observation: Degraded images and the operator; its learnable parameters are fitted on the
+            way, from their current values. Without an operator the blind light model
+            ``y = f x + M`` is fitted; :data:`LIGHT` is meant for it.
+        prior: Diffusion prior.
+        settings: Settings, see :class:`GDP`.
+        start: State of a cancelled run to go on from. A state without progress gives the first
+            guess of the operator's parameters; the chain begins with noise of its own.
+        generator: Random generators, one for each image.
+        on_step: Function called after each step.
 
     Returns:
-        Pictures, the operator with its fitted parameters if it has any, and trace ``loss`` (L).
+        Result with the images, the operator with its fitted parameters if it has any, and trace
+        ``loss`` (L).
 
     Raises:
         SizeError: The prior does not accept the size.
-        InputError: NaN, or the wrong number of channels.
+        InputError: The observation contains NaN or has the wrong number of channels.
 
     Source:
         See the module.
 
     Example:
         >>> from pristina.priors.gaussian import GaussianPrior
-        >>> result = gdp(Observation(torch.full((1, 3, 8, 8), 0.2)), GaussianPrior(variance=0.1), GDP(steps=10))
-        >>> result.picture.shape, result.operator.name, result.cost.network_calls
+        >>> y, prior = torch.full((1, 3, 8, 8), 0.2), GaussianPrior(variance=0.1)
+        >>> result = gdp(Observation(y), prior, GDP(steps=10))
+        >>> result.images.shape, result.operator.name, result.cost.network_calls
         (torch.Size([1, 3, 8, 8]), 'light', 10)
     """
-    height, width = check_observation(observation, prior, in_windows=needs_windows(prior.size_rule, *observation.size))
+    height, width = check_observation(observation, prior)
     y = observation.y
     n = len(y)
     draw = Draw(generator, n, y.device)
-    operator = Light.guess(draw, height, width) if observation.operator is None else observation.operator.for_batch(n)
+    operator = _first_operator(observation, start, draw, height, width)
     unknowns = [p for p in operator.parameters() if p.requires_grad]
     scale = settings.scale * (N_TIMESTEPS / settings.steps) * (height * width / 256**2)
 
-    books = Books(prior, settings.steps, on_step)
-    x = draw.normal(prior.channels, height, width)
-    picture = observation.initial()
-    why = ["the chain is done"] * n
+    recorder = RunRecorder(prior, settings.steps, on_step, start)
+    prior = recorder.prior
+    shape = (n, prior.channels, height, width)
+    x, images = begin(
+        start, "gdp", draw, shape, observation.initial(), lambda: draw.normal(*shape[1:])
+    )
+    stop = StopReason.COMPLETED
     try:
-        for t, s in step_pairs(settings.steps, len(prior.alpha_bar)):
+        for t, s in step_pairs(settings.steps, len(prior.alpha_bar))[recorder.first_step :]:
+            # Ancestral step.
+            a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
             with torch.no_grad():
-                x0 = predict_x0(prior, x, t).clamp(-1, 1)
-            mean, variance = ddpm_posterior(x, x0, alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s))
+                x0 = prior.predict(x, t).x0.clamp(-1, 1)
+            mean, variance = ddpm_posterior(x, x0, a_t, a_s)
 
+            # Gradient of the data term in the guide and in the operator's parameters.
             guided = (x0 if settings.guide == "x0" else x).requires_grad_()
             loss = (operator(to_unit(guided)) - y).square().mean((1, 2, 3))
-            gradient, *others = torch.autograd.grad(loss.sum(), [guided, *unknowns], materialize_grads=True)
+            gradient, *others = torch.autograd.grad(
+                loss.sum(), [guided, *unknowns], materialize_grads=True
+            )
             with torch.no_grad():
+                # Guided step: x_s = mean - s grad L + noise.
                 x = mean.detach() - scale * gradient
                 if s >= 0:
                     x = x + variance.sqrt() * draw.normal(*x.shape[1:])
+                # Gradient descent on the operator's parameters.
                 for p, g in zip(unknowns, others, strict=True):
                     p.sub_(settings.rate * g)
                 operator.project()
-            picture = to_unit(x if s < 0 else x0).detach().clamp(0, 1)
-            books.step(picture, loss)
+            images = to_unit(x if s < 0 else x0).detach().clamp(0, 1)
+            recorder.step(images, loss)
     except Cancelled:
-        why = [f"cancelled at step {books.n_done}"] * n
-    return books.result("gdp", picture, settings, draw.seeds, why, operator if unknowns else None)
+        stop = StopReason.CANCELLED
+    fitted = operator if unknowns else None
+    state = recorder.state(
+        "gdp", recorder.n_done, x, fitted, images=images, generators=draw.get_states()
+    )
+    return recorder.result("gdp", images, settings, draw.seeds, stop, operator=fitted, state=state)
+
+
+def _first_operator(
+    observation: Observation, start: State | None, draw: Draw, height: int, width: int
+) -> Operator:
+    if start is not None and start.operator is not None:
+        return copy.deepcopy(start.operator)
+    if observation.operator is None:
+        return Light.guess(draw, height, width)
+    return observation.operator.for_batch(len(observation.y))

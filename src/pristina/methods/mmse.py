@@ -1,42 +1,46 @@
-"""The prior's own estimate, in one network call: the baseline that every other method has to beat.
+"""MMSE: denoise with one network call, the baseline that every other method has to beat.
 
-The observation is taken for a clean picture with white noise; scaled to the prior's chain it is an ``x_t``, and the network's clean picture is
-``E[x0 | x_t]``, the estimate of least mean squared error.
+The observation is taken for a clean image with white noise. Scaled to the prior's chain it is an
+``x_t``, and the network's clean image is ``E[x0 | x_t]``, the estimate of least mean squared error.
 
 Source:
-    Tweedie's formula, as every diffusion network embodies it; the noise level is estimated after Donoho and Johnstone 1994.
+    Tweedie's formula, as every diffusion network embodies it; the noise level is estimated after
+    Donoho and Johnstone 1994.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from pristina.errors import Cancelled, SettingError
-from pristina.image.noise_level import estimate_sigma
-from pristina.methods.base import Books, Result, check_observation
+from pristina.errors import Cancelled
+from pristina.image.statistics import estimate_noise
+from pristina.methods.steps.recorder import RunRecorder, check_observation
+from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.priors.schedule import alpha_bar_at, timestep_of
-from pristina.types import Draw, OnStep
+from pristina.settings import NotNegative, Settings
+from pristina.types import Draw, Generators, OnStep
 
 
 @dataclass(frozen=True)
-class MMSE:
+class MMSE(Settings):
     """Settings of :func:`mmse`.
 
     Attributes:
-        sigma: The noise's standard deviation in [0, 1] units; estimated from each picture when None.
+        sigma: Standard deviation of the noise, in [0, 1] units; None to estimate it from each
+            image.
     """
 
-    sigma: float | None = None
+    sigma: NotNegative | None = None
 
-    def __post_init__(self) -> None:
-        if self.sigma is not None and not self.sigma >= 0:
-            raise SettingError(f"sigma must not be negative ({self.sigma}).")
+
+def calls(settings: MMSE) -> Calls:
+    """Return the network calls that ``settings`` imply for one image."""
+    return Calls(1)
 
 
 def mmse(
@@ -44,24 +48,27 @@ def mmse(
     prior: Prior,
     settings: MMSE = MMSE(),
     *,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    start: State | None = None,
+    generator: Generators | None = None,
     on_step: OnStep | None = None,
 ) -> Result:
-    """The mean of the clean pictures that could have become the observation through white noise alone.
+    """Estimate the mean of the clean images that may be behind the observation under white noise.
 
     Args:
-        observation: The degraded pictures; an operator only says how to bring them to picture size.
-        prior: The diffusion prior.
-        settings: See :class:`MMSE`.
-        generator: Unused: nothing is drawn.
-        on_step: Called once.
+        observation: Degraded images, (B, C, h, w); an operator only gives the size to restore.
+        prior: Diffusion prior.
+        settings: Settings, see :class:`MMSE`.
+        start: Unused: there is nothing to go on with.
+        generator: One generator for each image; nothing is drawn.
+        on_step: Progress callback, called once; cancelling changes nothing.
 
     Returns:
-        Pictures of the prior's size; the noise level ``sigma`` that was assumed, in [0, 1] units, in the extras.
+        Images of the observation's size; in the extras the noise level ``sigma`` that was assumed,
+        (B,), in [0, 1] units.
 
     Raises:
         SizeError: The prior does not accept the size.
-        InputError: NaN, or the wrong number of channels.
+        InputError: The channels or devices differ.
 
     Source:
         See the module.
@@ -69,19 +76,24 @@ def mmse(
     Example:
         >>> import torch
         >>> from pristina.priors.gaussian import GaussianPrior
-        >>> result = mmse(Observation(torch.full((1, 3, 8, 8), 0.75)), GaussianPrior(variance=1.0), MMSE(sigma=0.5))
-        >>> round(float(result.picture[0, 0, 0, 0]), 3)  # half way to the mean, 0.5
+        >>> y = torch.full((1, 3, 8, 8), 0.75)
+        >>> result = mmse(Observation(y), GaussianPrior(variance=1.0), MMSE(sigma=0.5))
+        >>> round(float(result.images[0, 0, 0, 0]), 3)  # Half way to the mean, 0.5.
         0.625
     """
     check_observation(observation, prior)
     y = observation.initial()
-    books = Books(prior, 1, on_step)
-    sigma = estimate_sigma(y) if settings.sigma is None else torch.full((len(y),), settings.sigma, device=y.device)
-    t = timestep_of(prior.alpha_bar, 1 / (1 + (2 * sigma) ** 2))  # [-1, 1] pixels double the noise
+    recorder = RunRecorder(prior, 1, on_step)
+    prior = recorder.prior
+    sigma = estimate_noise(y)
+    if settings.sigma is not None:
+        sigma = torch.full_like(sigma, settings.sigma)
+    t = timestep_of(prior.alpha_bar, 1 / (1 + (2 * sigma) ** 2))  # [-1, 1] doubles the noise.
     alpha_bar = alpha_bar_at(prior.alpha_bar, t).view(-1, 1, 1, 1)
     with torch.no_grad():
-        picture = to_unit(prior.predict(alpha_bar.sqrt() * to_signed(y), t).x0).clamp(0, 1)
-    with suppress(Cancelled):  # there is nothing left to cancel
-        books.step(picture, (picture - y).square().mean((1, 2, 3)))
+        x0 = prior.predict(alpha_bar.sqrt() * to_signed(y), t).x0
+    images = to_unit(x0).clamp(0, 1)
+    with suppress(Cancelled):
+        recorder.step(images, (images - y).square().mean((1, 2, 3)))
     seeds = Draw(generator, len(y)).seeds
-    return books.result("mmse", picture, settings, seeds, ["one network call is all there is"] * len(y), sigma=sigma)
+    return recorder.result("mmse", images, settings, seeds, StopReason.COMPLETED, sigma=sigma)

@@ -1,24 +1,32 @@
-"""Nothing: the picture as it came, for those that a restorer would only harm.
+"""Nothing: leave the image as it is, because a restorer would only harm it.
 
 Source:
-    None; every table needs it, and so does anyone who is handed a clean picture.
+    None. Every table needs it for comparison, and it is the best method for a clean image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from pristina.methods.base import Books, Result
+from pristina.errors import Cancelled
+from pristina.methods.steps.recorder import RunRecorder
+from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation
-from pristina.types import Draw, OnStep
+from pristina.settings import Settings
+from pristina.types import Draw, Generators, OnStep
 
 
 @dataclass(frozen=True)
-class Nothing:
+class Nothing(Settings):
     """Settings of :func:`nothing`: there are none."""
+
+
+def calls(settings: Nothing) -> Calls:
+    """Return the network calls that ``settings`` imply for one image."""
+    return Calls(0)
 
 
 def nothing(
@@ -26,28 +34,33 @@ def nothing(
     prior: None = None,
     settings: Nothing = Nothing(),
     *,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    start: State | None = None,
+    generator: Generators | None = None,
     on_step: OnStep | None = None,
 ) -> Result:
-    """The observation itself, at picture size.
+    """Return the observation at image size, clipped to [0, 1].
 
     Args:
-        observation: The pictures.
-        prior: None is needed.
-        settings: There are none.
-        generator: One for each picture; nothing is drawn.
-        on_step: Called once.
+        observation: Degraded images, (B, C, h, w); an operator only gives the size to restore.
+        prior: Unused.
+        settings: Settings; there are none.
+        start: Unused: there is nothing to go on with.
+        generator: One generator for each image; nothing is drawn.
+        on_step: Progress callback, called once; cancelling changes nothing.
 
-    Raises:
-        Cancelled: ``on_step`` asked to stop.
+    Returns:
+        The images.
 
     Example:
         >>> import torch
         >>> y = torch.full((1, 3, 4, 4), 0.5)
-        >>> bool((nothing(Observation(y)).picture == y).all())
+        >>> bool((nothing(Observation(y)).images == y).all())
         True
     """
-    y = observation.initial()
-    books = Books(None, 1, on_step)
-    books.step(y, torch.zeros(len(y)))
-    return books.result("nothing", y, settings, Draw(generator, len(y), y.device).seeds, ["left as it is"] * len(y))
+    y = observation.initial().clamp(0, 1)
+    recorder = RunRecorder(None, 1, on_step)
+    with suppress(Cancelled):
+        recorder.step(y, torch.zeros(len(y)))
+    seeds = Draw(generator, len(y), y.device).seeds
+    stopped = [Stop(StopReason.LEFT_ALONE, 1)] * len(y)
+    return recorder.result("nothing", y, settings, seeds, stopped)

@@ -1,23 +1,26 @@
-"""How good an estimated blur kernel is. Where a kernel lies in its window is open in blind deblurring, so shifts do not count."""
+"""Metrics of estimated blur kernels.
+
+Blind deblurring cannot tell where a kernel lies in its window, so shifts are not counted.
+"""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pristina.errors import InputError
-from pristina.types import PerPicture
-
-Kernels = Float[Tensor, "batch height width"]
+from pristina.types import PerImage
 
 
-def kernel_correlation(estimated: Kernels, true: Kernels) -> PerPicture:
-    """The greatest normalised cross-correlation over all shifts, (B,); 1 for the same kernel, wherever it lies.
+def kernel_correlation(estimated: Tensor, true: Tensor) -> PerImage:
+    """Compute the largest normalised cross-correlation of two kernels over all shifts.
 
     Args:
-        estimated: (B, h, w); the two may differ in size.
-        true: (B, h, w).
+        estimated: Estimated kernels, (B, h, w).
+        true: True kernels, (B, k, l); the two may differ in size.
+
+    Returns:
+        Correlation of each pair, (B,); 1 for equal kernels, wherever they lie.
 
     Raises:
         InputError: A kernel is zero, or the batches differ.
@@ -29,44 +32,55 @@ def kernel_correlation(estimated: Kernels, true: Kernels) -> PerPicture:
         >>> import torch
         >>> k = torch.zeros(1, 5, 5)
         >>> k[0, 1, 1:4] = 1 / 3
-        >>> [round(float(v), 4) for v in (kernel_correlation(k, k.roll(2, 1)), kernel_error(k, k.roll(2, 1)))]
+        >>> shifted = k.roll(2, 1)
+        >>> [round(float(f(k, shifted)), 4) for f in (kernel_correlation, kernel_error)]
         [1.0, 0.0]
     """
-    a, b = _checked(estimated), _checked(true)
-    if len(a) != len(b):
-        raise InputError(f"{len(a)} estimated kernels do not go with {len(b)} true ones.")
+    a, b = _checked(estimated, true)
     return (_best_overlap(a, b) / (a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1))).float()
 
 
-def kernel_error(estimated: Kernels, true: Kernels) -> PerPicture:
-    """``||k - k_true|| / ||k_true||`` at the shift where it is least, (B,), both kernels brought to sum 1 first.
+def kernel_error(estimated: Tensor, true: Tensor) -> PerImage:
+    """Compute ``||k - k_true|| / ||k_true||`` at the shift at which it is smallest.
+
+    Both kernels are scaled to sum 1 first.
 
     Args:
-        estimated: (B, h, w); the two may differ in size.
-        true: (B, h, w).
+        estimated: Estimated kernels, (B, h, w).
+        true: True kernels, (B, k, l); the two may differ in size.
+
+    Returns:
+        Error of each pair, (B,).
 
     Raises:
         InputError: A kernel is zero or sums to zero, or the batches differ.
     """
-    a, b = _checked(estimated), _checked(true)
-    if len(a) != len(b):
-        raise InputError(f"{len(a)} estimated kernels do not go with {len(b)} true ones.")
+    a, b = _checked(estimated, true)
     sums = a.sum((1, 2)), b.sum((1, 2))
     if any((s.abs() < 1e-12).any() for s in sums):
-        raise InputError("A kernel that sums to zero cannot be brought to sum 1.")
+        raise InputError("A kernel that sums to zero cannot be scaled to sum 1.")
     a, b = (k / s.view(-1, 1, 1) for k, s in zip((a, b), sums, strict=True))
     square = b.square().sum((1, 2))
     least = (a.square().sum((1, 2)) + square - 2 * _best_overlap(a, b)).clamp(min=0)
     return (least / square).sqrt().float()
 
 
-def _checked(k: Tensor) -> Tensor:
-    if k.ndim != 3 or not (k.flatten(1) != 0).any(1).all():
-        raise InputError(f"Kernels are (batch, height, width) and not all zero; these are {tuple(k.shape)}.")
-    return k.detach().double()
+def _checked(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    for k in (estimated, true):
+        if k.ndim != 3 or not (k.flatten(1) != 0).any(1).all():
+            raise InputError(
+                "Kernels must be (batch, height, width) and not all zero; "
+                f"these are {tuple(k.shape)}."
+            )
+    if len(estimated) != len(true):
+        raise InputError(
+            f"{len(estimated)} estimated kernels do not go with {len(true)} true ones."
+        )
+    return estimated.detach().double(), true.detach().double()
 
 
 def _best_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """The greatest sum over pixels of a(x) b(x + s), over all shifts s, (B,)."""
+    """Return the largest sum over pixels of a(x) b(x + s), over all shifts s, (B,)."""
     size = [a.shape[i] + b.shape[i] - 1 for i in (1, 2)]
-    return torch.fft.irfft2(torch.fft.rfft2(a, size).conj() * torch.fft.rfft2(b, size), size).amax((1, 2))
+    spectrum = torch.fft.rfft2(a, size).conj() * torch.fft.rfft2(b, size)
+    return torch.fft.irfft2(spectrum, size).amax((1, 2))

@@ -1,4 +1,4 @@
-"""Blur: convolution with a kernel that is given, that has a form with unknown numbers, or that is unknown altogether."""
+"""Blurs: convolutions with a kernel that is given, parametric or entirely unknown."""
 
 from __future__ import annotations
 
@@ -7,24 +7,54 @@ from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pristina.errors import OperatorError, SettingError
-from pristina.operators.base import Operator
-from pristina.operators.convolve import Boundary, check_boundary, check_fits, check_kernel_size, convolve
-from pristina.operators.kernels import defocus_kernel, gaussian_kernel, motion_kernel
-from pristina.operators.unknown import Unknown, check_finite, numbers, own_generator, say
+from pristina.operators.base import Observed, Operator
+from pristina.operators.convolve import (
+    Boundary,
+    Kernels,
+    check_boundary,
+    check_fits,
+    check_kernel_size,
+    convolve,
+)
+from pristina.operators.kernels import (
+    blending_weights,
+    check_gaussian_fits,
+    check_grid,
+    check_sigma,
+    defocus_kernel,
+    gaussian_kernel,
+    motion_kernel,
+    spread,
+    tilt_to_centre,
+)
+from pristina.operators.unknown import Unknown, in_words, linear_layer, numbers, own_generator
+from pristina.types import Images
+
+__all__ = [
+    "AnisotropicBlur",
+    "Blur",
+    "Defocus",
+    "FreeKernel",
+    "GaussianBlur",
+    "KernelBlur",
+    "MotionBlur",
+    "VaryingBlur",
+]
 
 Parametrisation = Literal["logits", "network"]
 
 
 class Blur(Operator):
-    """Convolution with :meth:`kernel`; all blurs share everything but that.
+    """Convolution with :meth:`kernel`; base of all blurs.
 
     Args:
         size: Side of the kernel in pixels, odd.
-        boundary: What lies beyond the border, see :data:`pristina.operators.convolve.Boundary`.
+        boundary: Rule beyond the border, see :data:`pristina.operators.convolve.Boundary`.
     """
 
     def __init__(self, size: int, boundary: Boundary = "reflect"):
@@ -34,29 +64,29 @@ class Blur(Operator):
         self.size, self.boundary = size, boundary
 
     @abstractmethod
-    def kernel(self) -> Tensor:
-        """The present kernel, (1 or B, 1, size, size), of sum 1."""
+    def kernel(self) -> Kernels:
+        """Return the current kernel, (1 or B, 1, size, size), of sum 1."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Images) -> Observed:
         return convolve(x, self.kernel(), self.boundary)
 
     def picture_size(self, height: int, width: int) -> tuple[int, int]:
         more = self.size - 1 if self.boundary == "valid" else 0
         return height + more, width + more
 
-    def initial(self, y: Tensor) -> Tensor:
+    def initial(self, y: Observed) -> Images:
         if self.boundary != "valid":
             return y
         return F.pad(y, (self.size // 2,) * 4, mode="replicate")
 
-    def check(self, y: Tensor) -> None:
+    def check(self, y: Observed) -> None:
         check_fits(*self.picture_size(*y.shape[-2:]), self.size, self.size, self.boundary)
 
     def estimates(self) -> dict[str, Any]:
         return {**self.unknowns(), "size": self.size, "boundary": self.boundary}
 
     def unknowns(self) -> dict[str, Any]:
-        """The part of :meth:`estimates` that differs from blur to blur."""
+        """Return the part of :meth:`estimates` that differs from blur to blur."""
         return {"kernel": numbers(self.kernel()[:, 0], 4)}
 
 
@@ -65,33 +95,29 @@ class GaussianBlur(Blur):
 
     Args:
         sigma: First guess of the standard deviation, px.
-        size: Side of the kernel; 41 holds sigma up to 6. One that cuts off most of the first guess is refused.
-        boundary: What lies beyond the border.
+        size: Side of the kernel, px; 41 holds sigma up to 6. A kernel that cuts off most of the
+            first guess is refused.
+        boundary: Rule beyond the border.
         learnable: Whether sigma is unknown.
     """
 
     name = "blur"
 
-    def __init__(self, sigma: float, size: int = 41, boundary: Boundary = "reflect", learnable: bool = True):
+    def __init__(
+        self, sigma: float, size: int = 41, boundary: Boundary = "reflect", learnable: bool = True
+    ):
         super().__init__(size, boundary)
         self.sigma = Unknown("sigma", sigma, "positive", learnable=learnable)
-        _check_holds(size, sigma)
+        check_gaussian_fits(size, sigma)
 
-    def kernel(self) -> Tensor:
+    def kernel(self) -> Kernels:
         return gaussian_kernel(self.size, self.sigma())
 
     def unknowns(self) -> dict[str, Any]:
         return {"sigma": numbers(self.sigma())}
 
     def describe(self) -> str:
-        return f"Gaussian blur with sigma {say(self.sigma(), 'px')}"
-
-
-def _check_holds(size: int, sigma: float) -> None:
-    """Raise :class:`SettingError` if so much of a Gaussian lies outside the kernel that sigma says little about the blur."""
-    if size < 2.5 * sigma:
-        enough = 2 * math.ceil(3 * sigma) + 1
-        raise SettingError(f"A Gaussian of sigma {sigma:g} px is cut off in a kernel of {size} px; take size={enough}.")
+        return f"Gaussian blur with sigma {in_words(self.sigma(), 'px')}"
 
 
 class AnisotropicBlur(Blur):
@@ -99,10 +125,11 @@ class AnisotropicBlur(Blur):
 
     Args:
         sigma_x: First guess of the standard deviation along the direction, px.
-        sigma_y: Across it.
-        angle: The direction in degrees, from x (to the right) towards y (downwards). Nothing pulls at it where both widths are equal.
-        size: Side of the kernel.
-        boundary: What lies beyond the border.
+        sigma_y: First guess of the standard deviation across it, px.
+        angle: First guess of the direction in degrees, from x (to the right) towards y
+            (downwards). It has no gradient where both widths are equal.
+        size: Side of the kernel, px.
+        boundary: Rule beyond the border.
         learnable: Whether the three are unknown.
     """
 
@@ -121,67 +148,83 @@ class AnisotropicBlur(Blur):
         self.sigma_x = Unknown("sigma_x", sigma_x, "positive", learnable=learnable)
         self.sigma_y = Unknown("sigma_y", sigma_y, "positive", learnable=learnable)
         self.angle = Unknown("angle", math.radians(angle), learnable=learnable)
-        _check_holds(size, max(sigma_x, sigma_y))
+        check_gaussian_fits(size, max(sigma_x, sigma_y))
 
-    def kernel(self) -> Tensor:
+    def kernel(self) -> Kernels:
         return gaussian_kernel(self.size, self.sigma_x(), self.sigma_y(), self.angle())
 
     def unknowns(self) -> dict[str, Any]:
-        angle = torch.rad2deg(self.angle())
-        return {"sigma_x": numbers(self.sigma_x()), "sigma_y": numbers(self.sigma_y()), "angle": numbers(angle)}
+        return {
+            "sigma_x": numbers(self.sigma_x()),
+            "sigma_y": numbers(self.sigma_y()),
+            "angle": numbers(torch.rad2deg(self.angle())),
+        }
 
     def describe(self) -> str:
-        along, aside = say(self.sigma_x(), "px"), say(self.sigma_y(), "px")
-        return f"Gaussian blur with sigma {along} along {say(torch.rad2deg(self.angle()), 'degrees')} and {aside} across"
+        along, across = in_words(self.sigma_x(), "px"), in_words(self.sigma_y(), "px")
+        angle = in_words(torch.rad2deg(self.angle()), "degrees")
+        return f"Gaussian blur with sigma {along} along {angle} and {across} across"
 
 
 class Defocus(Blur):
-    """A disc of unknown radius: a lens out of focus.
+    """Blur with a disc of unknown radius, as of a lens out of focus.
 
     Args:
-        radius: First guess, px; above 0.5, for a smaller disc is a point and nothing pulls at its radius.
-        size: Side of the kernel; it must hold any radius that is to be found.
-        boundary: What lies beyond the border.
+        radius: First guess, px; above 0.5, because a smaller disc is a point and the radius has
+            no gradient.
+        size: Side of the kernel, px; it must hold every radius that may be found.
+        boundary: Rule beyond the border.
         learnable: Whether the radius is unknown.
     """
 
     name = "defocus"
 
-    def __init__(self, radius: float, size: int = 41, boundary: Boundary = "reflect", learnable: bool = True):
+    def __init__(
+        self, radius: float, size: int = 41, boundary: Boundary = "reflect", learnable: bool = True
+    ):
         super().__init__(size, boundary)
         self.radius = Unknown("radius", radius, "positive", learnable=learnable)
         if radius <= 0.5:
-            raise SettingError(f"A disc of radius {radius:g} px lies within one pixel and blurs nothing; take a radius above 0.5 px.")
+            raise SettingError(
+                f"A disc of radius {radius:g} px lies within one pixel and blurs nothing; "
+                "take a radius above 0.5 px."
+            )
         if radius > size // 2:
-            raise SettingError(f"A radius of {radius:g} px does not fit into a kernel of {size} px; take size={2 * math.ceil(radius) + 1}.")
+            raise SettingError(
+                f"A radius of {radius:g} px does not fit into a kernel of {size} px; "
+                f"take size={2 * math.ceil(radius) + 1}."
+            )
 
-    def kernel(self) -> Tensor:
+    def kernel(self) -> Kernels:
         return defocus_kernel(self.size, self.radius())
 
     def unknowns(self) -> dict[str, Any]:
         return {"radius": numbers(self.radius())}
 
     def describe(self) -> str:
-        return f"defocus with a disc of radius {say(self.radius(), 'px')}"
+        return f"defocus with a disc of radius {in_words(self.radius(), 'px')}"
 
 
 class KernelBlur(Blur):
-    """Convolution with a given kernel, which stays as it is.
+    """Convolution with a known kernel.
 
     Args:
-        kernel: (1 or B, 1, K, K), K odd; it is used as it comes, whatever its sum.
-        boundary: What lies beyond the border.
+        kernel: Kernel, (1 or B, 1, K, K), K odd; used as it is, whatever its sum.
+        boundary: Rule beyond the border.
     """
 
     name = "kernel"
 
     def __init__(self, kernel: Tensor, boundary: Boundary = "reflect"):
         if kernel.ndim != 4 or kernel.shape[1] != 1 or kernel.shape[-1] != kernel.shape[-2]:
-            raise OperatorError(f"A kernel has the shape (1, 1, K, K), or (B, 1, K, K) for B pictures; not {tuple(kernel.shape)}.")
+            raise OperatorError(
+                "A kernel has the shape (1, 1, K, K), or (B, 1, K, K) for B images; "
+                f"not {tuple(kernel.shape)}."
+            )
         super().__init__(kernel.shape[-1], boundary)
         self.register_buffer("given", kernel.detach().clone())
 
-    def kernel(self) -> Tensor:
+    def kernel(self) -> Kernels:
         return self.get_buffer("given")
 
     def describe(self) -> str:
@@ -189,11 +232,21 @@ class KernelBlur(Blur):
 
 
 class MotionBlur(KernelBlur):
-    """Convolution with a motion kernel drawn from ``seed``, see :func:`pristina.operators.kernels.motion_kernel`."""
+    """Convolution with a motion kernel drawn at random.
+
+    Args:
+        size: Side of the kernel in pixels, odd.
+        intensity: Erratic share of the motion, from 0 to 1, see
+            :func:`pristina.operators.kernels.motion_kernel`.
+        boundary: Rule beyond the border.
+        seed: Random seed of the kernel.
+    """
 
     name = "motion"
 
-    def __init__(self, size: int = 41, intensity: float = 0.5, boundary: Boundary = "reflect", seed: int = 0):
+    def __init__(
+        self, size: int = 41, intensity: float = 0.5, boundary: Boundary = "reflect", seed: int = 0
+    ):
         super().__init__(motion_kernel(size, intensity, own_generator(self.name, seed)), boundary)
         self.intensity, self.seed = intensity, seed
 
@@ -201,30 +254,35 @@ class MotionBlur(KernelBlur):
         return {"intensity": self.intensity, "seed": self.seed, **super().unknowns()}
 
     def describe(self) -> str:
-        return f"motion blur with a {self.size} x {self.size} px kernel of intensity {self.intensity:g}"
+        kernel = f"{self.size} x {self.size} px kernel"
+        return f"motion blur with a {kernel} of intensity {self.intensity:g}"
 
 
 class FreeKernel(Blur):
-    """Convolution with an unknown kernel: not negative, of sum 1, otherwise free.
+    """Convolution with an unknown kernel that is not negative, has sum 1 and is otherwise free.
 
     Args:
-        size: Side of the kernel.
-        parametrisation: ``logits``: the kernel is the softmax of K*K numbers. ``network``: it is the softmax of what a small network
-            makes of a fixed random input, 200 -> 1000 (ReLU6) -> K*K.
-        boundary: What lies beyond the border.
-        sigma: The Gaussian that ``logits`` start from, px; None starts flat.
-        seed: Of the network's input and weights.
-        start: A kernel (1, 1, K, K) for ``logits`` to start from instead. At no place does it start from less than a ten-thousandth of its
-            mean, for the softmax lets nothing grow that is almost zero.
+        size: Side of the kernel in pixels, odd.
+        parametrisation: ``logits``: the kernel is the softmax of K*K numbers. ``network``: the
+            kernel is the softmax of the output of a small network with a fixed random input,
+            200 -> 1000 (ReLU6) -> K*K.
+        boundary: Rule beyond the border.
+        sigma: Standard deviation of the Gaussian from which ``logits`` start, px; None for a flat
+            start.
+        seed: Random seed of the network's input and weights.
+        start: Kernel (1, 1, K, K) from which ``logits`` start instead. Values below a
+            ten-thousandth of the mean are raised to it, because a softmax hardly changes what is
+            almost zero.
 
     Attributes:
-        logits: (1 or B, K*K), for ``logits``.
-        u: The network's input, (1, 200), uniform on [0, 0.1), the same for all pictures.
-        weight1: (1 or B, 1000, 200), and so on: the layers' ``bias1`` (1, 1000), ``weight2`` (1, K*K, 1000), ``bias2`` (1, K*K).
+        logits: Logits of the kernel, (1 or B, K*K), for ``logits``.
+        u: Input of the network, (1, 200), uniform on [0, 0.1), the same for all images.
+        weight1: Weight of the first layer, (1 or B, 1000, 200); and ``bias1``, ``weight2``, ...
 
     Source:
-        ``network`` is BIRD's released kernel network (which is SelfDeblur's); its weights start as ``torch.nn.Linear``'s do, so the first
-        kernel is nearly flat. Here all its randomness comes from ``seed``, and nothing else is re-seeded.
+        ``network`` is BIRD's released kernel network, which is that of SelfDeblur. Its weights
+        start as those of ``torch.nn.Linear``, so that the first kernel is nearly flat. Difference:
+        all randomness comes from ``seed``, and no global generator is re-seeded.
     """
 
     name = "kernel"
@@ -245,22 +303,45 @@ class FreeKernel(Blur):
             if start is not None:
                 start = start.clamp_min(1e-4 / size**2)
             elif sigma is not None:
-                _check_sigma(sigma)
+                check_sigma(sigma)
                 start = gaussian_kernel(size, sigma)
             else:
                 start = torch.ones(1, 1, size, size)
             self.logits = nn.Parameter(start.flatten(1).clamp_min(1e-12).log())
         elif parametrisation == "network":
             if sigma is not None or start is not None:
-                raise SettingError("The kernel network starts from its random weights; give no sigma and no start.")
+                raise SettingError(
+                    "The kernel network starts from its random weights; give no sigma and no start."
+                )
             generator = own_generator(self.name, seed)
             self.register_buffer("u", 0.1 * torch.rand(1, self.n_input, generator=generator))
-            self.weight1, self.bias1 = _linear(self.n_input, self.n_hidden, generator)
-            self.weight2, self.bias2 = _linear(self.n_hidden, size * size, generator)
+            self.weight1, self.bias1 = linear_layer(self.n_input, self.n_hidden, generator)
+            self.weight2, self.bias2 = linear_layer(self.n_hidden, size * size, generator)
         else:
-            raise SettingError(f"parametrisation must be logits or network, not {parametrisation!r}.")
+            raise SettingError(
+                f"parametrisation must be logits or network, not {parametrisation!r}."
+            )
 
-    def kernel(self) -> Tensor:
+    @classmethod
+    def gaussian(cls, size: int = 41, boundary: Boundary = "reflect") -> FreeKernel:
+        """Build an unknown kernel that starts as a Gaussian of ``size / 8`` px."""
+        return cls(size, "logits", boundary, sigma=size / 8)
+
+    @classmethod
+    def from_arguments(
+        cls,
+        size: int = 41,
+        parametrisation: Parametrisation = "logits",
+        boundary: Boundary = "reflect",
+        sigma: float | None = None,
+        seed: int = 0,
+    ) -> FreeKernel:
+        """Build an unknown kernel; without ``sigma``, logits start as in :meth:`gaussian`."""
+        if parametrisation == "logits" and sigma is None:
+            return cls.gaussian(size, boundary)
+        return cls(size, parametrisation, boundary, sigma, seed)
+
+    def kernel(self) -> Kernels:
         if self.parametrisation == "logits":
             logits: Tensor = self.logits
         else:
@@ -273,112 +354,82 @@ class FreeKernel(Blur):
             tilt_to_centre(self.logits, self.size)
 
     def describe(self) -> str:
-        return f"blur with an unknown {self.size} x {self.size} px kernel, {say(spread(self.kernel()), 'px')} wide (rms)"
-
-
-def _linear(n_in: int, n_out: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weight (1, n_out, n_in) and bias (1, n_out), both uniform within 1 / sqrt(n_in)."""
-    bound = 1 / math.sqrt(n_in)
-    weight = bound * (2 * torch.rand(1, n_out, n_in, generator=generator) - 1)
-    return nn.Parameter(weight), nn.Parameter(bound * (2 * torch.rand(1, n_out, generator=generator) - 1))
-
-
-@torch.no_grad()
-def tilt_to_centre(logits: Tensor, size: int, middle: float = 0.0) -> None:
-    """Bring the centre of mass of softmax kernels to the middle, in place, by one Newton step; ``logits`` is (..., size * size).
-
-    A blurred picture does not tell a shift of the kernel from the opposite shift of the picture. Of all centred kernels the nearest in
-    relative entropy is the kernel tilted by an exponential, ``k exp(a . x)``, x in px, so that only ``a`` must be found. Where the mass is
-    hardly spread at all the step is damped. A kernel that is farther off than half of its spread would lose its shape, and the step
-    might not even converge: it is first moved by whole pixels.
-
-    Args:
-        logits: Of the kernels.
-        size: Their side, px.
-        middle: How far down and to the right of the middle pixel the centre belongs, px.
-    """
-    axis = torch.arange(size, dtype=logits.dtype, device=logits.device) - size // 2 - middle
-    x = torch.stack([axis.repeat_interleave(size), axis.repeat(size)], 1)  # (K * K, 2)
-    mean, step = _newton(logits, x)
-    far = (mean * step).sum(-1, keepdim=True) > 0.25  # squared, the offset in units of the spread
-    if far.any():
-        down, across = (mean.round() * far).long()[..., None].unbind(-2)
-        place = torch.arange(size * size, device=logits.device)
-        logits.copy_(logits.gather(-1, (place // size + down) % size * size + (place + across) % size))
-        step = _newton(logits, x)[1]
-    logits -= step @ x.T
-
-
-def _newton(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The centres of mass of softmax kernels over the places ``x`` (K * K, 2), and the tilts that would bring them to 0, both (..., 2)."""
-    weight = logits.softmax(-1)
-    mean = weight @ x
-    covariance = (weight[..., None, None] * x[:, :, None] * x[:, None, :]).sum(-3) - mean[..., None] * mean[..., None, :]
-    damped = covariance + 0.1 * torch.eye(2, dtype=x.dtype, device=x.device)
-    return mean, torch.linalg.solve(damped, mean)
-
-
-def spread(kernel: Tensor) -> Tensor:
-    """Root-mean-square distance from the centre of mass, per axis, of each kernel (B, 1, K, K), in px."""
-    weight = kernel.detach() / kernel.detach().sum((-2, -1), keepdim=True)
-    axis = torch.arange(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-    variance = torch.zeros(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    for profile in (weight.sum((1, 2)), weight.sum((1, 3))):
-        mean = (profile * axis).sum(1, keepdim=True)
-        variance = variance + (profile * (axis - mean).square()).sum(1) / 2
-    return variance.clamp_min(0).sqrt()
+        width = in_words(spread(self.kernel()), "px")
+        return f"blur with an unknown {self.size} x {self.size} px kernel, {width} wide (rms)"
 
 
 class VaryingBlur(Blur):
-    """Blur that changes over the picture: kernels on a grid of places, blended in between.
+    """Blur that varies over the image: kernels on a grid of places, blended in between.
 
-    ``y = sum_n w_n (k_n * x)``: the weight maps ``w_n`` are bilinear between the places, which are spread evenly from border to border.
+    ``y = sum_n w_n (k_n * x)``, where the weight maps ``w_n`` are bilinear between the places,
+    which are spaced evenly from border to border.
 
     Args:
         kernels: First guess, (rows, columns, K, K), not negative, each of sum 1.
-        boundary: What lies beyond the border; ``valid`` is not offered.
-        learnable: Whether they are unknown.
+        boundary: Rule beyond the border, except ``valid``.
+        learnable: Whether the kernels are unknown.
     """
 
     name = "varying"
 
     def __init__(self, kernels: Tensor, boundary: Boundary = "reflect", learnable: bool = True):
         if kernels.ndim != 4 or kernels.shape[-1] != kernels.shape[-2]:
-            raise OperatorError(f"The kernels have the shape (rows, columns, K, K), not {tuple(kernels.shape)}.")
+            raise OperatorError(
+                f"The kernels have the shape (rows, columns, K, K), not {tuple(kernels.shape)}."
+            )
         super().__init__(kernels.shape[-1], boundary)
         if boundary == "valid":
-            raise SettingError("A varying blur has no valid border; take reflect, zero or circular.")
+            raise SettingError(
+                "A varying blur has no valid border; take reflect, zero or circular."
+            )
         self.rows, self.columns = kernels.shape[:2]
         logits = kernels.detach().reshape(1, self.rows * self.columns, -1).clamp_min(1e-12).log()
         self.logits = nn.Parameter(logits, requires_grad=learnable)
 
     @classmethod
     def drawn(
-        cls, size: int = 21, rows: int = 2, columns: int = 2, intensity: float = 0.5, boundary: Boundary = "reflect", seed: int = 0
+        cls,
+        size: int = 21,
+        rows: int = 2,
+        columns: int = 2,
+        intensity: float = 0.5,
+        boundary: Boundary = "reflect",
+        seed: int = 0,
     ) -> VaryingBlur:
-        """One with a different motion kernel in each place."""
-        _check_grid(rows, columns)
+        """Build one with a different random motion kernel in each place."""
+        check_grid(rows, columns)
         generator = own_generator(cls.name, seed)
         drawn = [motion_kernel(size, intensity, generator)[0, 0] for _ in range(rows * columns)]
         return cls(torch.stack(drawn).view(rows, columns, size, size), boundary)
 
     @classmethod
-    def free(cls, size: int = 21, rows: int = 2, columns: int = 2, boundary: Boundary = "reflect", sigma: float = 2.0) -> VaryingBlur:
-        """One whose kernels are unknown and start as Gaussians of ``sigma`` px."""
-        _check_grid(rows, columns)
-        _check_sigma(sigma)
+    def free(
+        cls,
+        size: int = 21,
+        rows: int = 2,
+        columns: int = 2,
+        boundary: Boundary = "reflect",
+        sigma: float | None = None,
+    ) -> VaryingBlur:
+        """Build one with unknown kernels that start as Gaussians of ``sigma`` px (size / 8)."""
+        check_grid(rows, columns)
+        sigma = size / 8 if sigma is None else sigma
+        check_sigma(sigma)
         return cls(gaussian_kernel(size, sigma).expand(rows, columns, size, size), boundary)
 
-    def kernels(self) -> Tensor:
-        """The present kernels, (1 or B, rows * columns, K, K)."""
+    def kernels(self) -> Float[Tensor, "parameters places side side"]:
+        """Return the current kernels, (1 or B, rows * columns, K, K)."""
         return self.logits.softmax(2).unflatten(2, (self.size, self.size))
 
-    def kernel(self) -> Tensor:
-        """Their mean."""
+    def kernel(self) -> Kernels:
+        """Return the mean of the current kernels, (1 or B, 1, K, K)."""
         return self.kernels().mean(1, keepdim=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        down, across = _weights(x.shape[-2], self.rows, x), _weights(x.shape[-1], self.columns, x)
+    def forward(self, x: Images) -> Images:
+        down, across = (
+            blending_weights(x.shape[-2], self.rows, x),
+            blending_weights(x.shape[-1], self.columns, x),
+        )
         y = torch.zeros_like(x)
         for i, k in enumerate(self.kernels().split(1, 1)):
             weight = down[i // self.columns][:, None] * across[i % self.columns]
@@ -393,21 +444,7 @@ class VaryingBlur(Blur):
         return {"rows": self.rows, "columns": self.columns, "kernels": numbers(self.kernels(), 4)}
 
     def describe(self) -> str:
-        return f"blur that varies over the picture, {self.rows} x {self.columns} kernels of {self.size} x {self.size} px"
-
-
-def _check_sigma(sigma: float) -> None:
-    check_finite(sigma=sigma)
-    if sigma <= 0:
-        raise SettingError(f"sigma must be positive, not {sigma}.")
-
-
-def _check_grid(rows: int, columns: int) -> None:
-    if rows < 1 or columns < 1:
-        raise SettingError(f"rows and columns must be at least 1, not {rows} and {columns}.")
-
-
-def _weights(length: int, n: int, like: Tensor) -> Tensor:
-    """``n`` overlapping triangles over ``length`` pixels that sum to 1 everywhere, (n, length)."""
-    places = torch.linspace(0, n - 1, length, dtype=like.dtype, device=like.device)
-    return (1 - (places - torch.arange(n, dtype=like.dtype, device=like.device)[:, None]).abs()).clamp_min(0)
+        return (
+            f"blur that varies over the image, {self.rows} x {self.columns} kernels "
+            f"of {self.size} x {self.size} px"
+        )

@@ -1,7 +1,8 @@
-"""True convolution of pictures with kernels, with a stated rule for what lies beyond the border.
+"""Convolution of images with kernels, with an explicit rule for what lies beyond the border.
 
-``y[p] = sum over q of k[q] x[p - q]``, with ``q = 0`` at the middle of the odd-sized kernel: the kernel is the picture of a point of
-light. (Neural networks call convolution what is correlation: there the kernel is turned by 180 degrees.)
+``y[p] = sum over q of k[q] x[p - q]``, with ``q = 0`` at the middle of the odd-sized kernel, so
+that the kernel is the image of a point of light. (Neural networks call convolution what is
+correlation: there the kernel is rotated by 180 degrees.)
 """
 
 from __future__ import annotations
@@ -9,29 +10,43 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.errors import OperatorError, SettingError
+from pristina.types import Images
 
 Boundary = Literal["reflect", "circular", "zero", "valid"]
-"""Beyond the border the picture is mirrored about its outermost pixels; repeats; is black; or is not assumed: the result is smaller."""
+"""Rule beyond the border: ``reflect`` mirrors the image about its outermost pixels, ``circular``
+repeats it, ``zero`` continues it with black, and ``valid`` assumes nothing: the result is
+smaller."""
+
+Kernels = Float[Tensor, "kernels 1 kernel_height kernel_width"]
+"""One kernel for all images of a batch, or one for each."""
 
 
 def check_boundary(boundary: str) -> None:
     """Raise :class:`SettingError` unless ``boundary`` is a known rule."""
     if boundary not in get_args(Boundary):
-        raise SettingError(f"boundary must be one of {', '.join(get_args(Boundary))}; not {boundary!r}.")
+        raise SettingError(
+            f"boundary must be one of {', '.join(get_args(Boundary))}; not {boundary!r}."
+        )
 
 
 def check_kernel_size(size: int) -> None:
-    """Raise :class:`SettingError` unless ``size`` is odd and at least 1, so that the kernel has a middle pixel."""
+    """Raise :class:`SettingError` unless ``size`` is odd and at least 1."""
     if size < 1 or size % 2 == 0:
-        raise SettingError(f"A kernel must have an odd size of at least 1, so that it has a middle, not {size}; take {max(1, size - 1)}.")
+        raise SettingError(
+            "A kernel must have an odd size of at least 1, so that it has a middle, "
+            f"not {size}; take {max(1, size - 1)}."
+        )
 
 
-def check_fits(height: int, width: int, kernel_height: int, kernel_width: int, boundary: str) -> None:
-    """Raise :class:`OperatorError` if the kernel is too large for a picture of this size."""
+def check_fits(
+    height: int, width: int, kernel_height: int, kernel_width: int, boundary: str
+) -> None:
+    """Raise :class:`OperatorError` if the kernel is too large for an image of this size."""
     if boundary == "valid":
         fits = kernel_height <= height and kernel_width <= width
         most = min(height, width)
@@ -40,24 +55,28 @@ def check_fits(height: int, width: int, kernel_height: int, kernel_width: int, b
         most = 2 * min(height, width) - 1
     if not fits:
         raise OperatorError(
-            f"A {kernel_width} x {kernel_height} px kernel is too large for a {width} x {height} px picture with the {boundary} border; "
+            f"A {kernel_width} x {kernel_height} px kernel is too large for "
+            f"a {width} x {height} px image with the {boundary} border; "
             f"take a kernel of at most {most - 1 + most % 2} px a side."
         )
 
 
-def convolve(x: Tensor, kernel: Tensor, boundary: Boundary = "reflect") -> Tensor:
-    """Each picture convolved with its kernel; differentiable in both.
+def convolve(
+    x: Images, kernel: Tensor, boundary: Boundary = "reflect"
+) -> Float[Tensor, "batch channel result_height result_width"]:
+    """Convolve each image with its kernel; differentiable in both.
 
     Args:
-        x: Pictures, (B, C, H, W).
-        kernel: (1, 1, K, L) for all, or (B, 1, K, L) with one for each; K and L odd. Every channel gets the same kernel.
-        boundary: What lies beyond the border, see :data:`Boundary`.
+        x: Images, (B, C, H, W).
+        kernel: One kernel for all images, (1, 1, K, L), or one for each, (B, 1, K, L); K and L
+            odd. Every channel is convolved with the same kernel.
+        boundary: Rule beyond the border, see :data:`Boundary`.
 
     Returns:
         (B, C, H, W); (B, C, H - K + 1, W - L + 1) for ``valid``.
 
     Raises:
-        OperatorError: The kernel has another shape, or is too large for the picture.
+        OperatorError: The kernel has another shape, or is too large for the image.
         SettingError: The kernel has an even side, or the rule is unknown.
 
     Example:
@@ -69,7 +88,10 @@ def convolve(x: Tensor, kernel: Tensor, boundary: Boundary = "reflect") -> Tenso
     """
     check_boundary(boundary)
     if kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) not in (1, len(x)):
-        raise OperatorError(f"{len(x)} pictures need kernels of shape (1 or {len(x)}, 1, K, K), not {tuple(kernel.shape)}.")
+        raise OperatorError(
+            f"{len(x)} images need kernels of shape (1 or {len(x)}, 1, K, K), "
+            f"not {tuple(kernel.shape)}."
+        )
     height, width = kernel.shape[-2:]
     check_kernel_size(height)
     check_kernel_size(width)
@@ -83,31 +105,34 @@ def convolve(x: Tensor, kernel: Tensor, boundary: Boundary = "reflect") -> Tenso
 
 
 def _valid(x: Tensor, kernel: Tensor) -> Tensor:
-    """The part of the convolution that does not depend on what lies beyond the border."""
+    """Return the part of the convolution that does not depend on what lies beyond the border."""
     height, width = x.shape[-2:]
-    # the FFT wins over the direct sum from kernels of 5 x 5 on (3 to 10 times), so there is no other way
+    # From kernels of 5 x 5 px on, the FFT is 3 to 10 times faster than the direct sum.
     size = (_fast_size(height), _fast_size(width))
     y = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * torch.fft.rfft2(kernel, s=size), s=size)
-    return y[..., kernel.shape[-2] - 1 : height, kernel.shape[-1] - 1 : width]  # what wrapped around is in the first K - 1 rows
+    # Only the first K - 1 rows and columns have wrapped around.
+    return y[..., kernel.shape[-2] - 1 : height, kernel.shape[-1] - 1 : width]
 
 
 def _circular(x: Tensor, kernel: Tensor) -> Tensor:
-    """The convolution of a picture that repeats."""
+    """Return the convolution of an image that repeats."""
     height, width = x.shape[-2:]
     middle = (kernel.shape[-2] // 2, kernel.shape[-1] // 2)
-    kernel = _period(_period(kernel, -2, height), -1, width).roll((-middle[0], -middle[1]), (-2, -1))
+    kernel = _period(_period(kernel, -2, height), -1, width).roll(
+        (-middle[0], -middle[1]), (-2, -1)
+    )
     return torch.fft.irfft2(torch.fft.rfft2(x) * torch.fft.rfft2(kernel), s=(height, width))
 
 
 def _period(kernel: Tensor, axis: int, n: int) -> Tensor:
-    """A kernel folded, or filled up with zeros, to one period of ``n`` pixels along ``axis``."""
+    """Fold a kernel, or pad it with zeros, to one period of ``n`` pixels along ``axis``."""
     missing = -kernel.shape[axis] % n
     kernel = F.pad(kernel, (0, 0, 0, missing) if axis == -2 else (0, missing))
     return torch.stack(kernel.split(n, axis)).sum(0)
 
 
 def _fast_size(n: int) -> int:
-    """The smallest length from ``n`` on that has no prime factor above 5."""
+    """Return the smallest length of at least ``n`` that has no prime factor above 5."""
     while True:
         rest = n
         for prime in (2, 3, 5):
@@ -118,29 +143,32 @@ def _fast_size(n: int) -> int:
         n += 1
 
 
-def normalise(kernel: Tensor) -> Tensor:
-    """Each kernel divided by its sum, so that it keeps the brightness."""
+def normalise(kernel: Kernels) -> Kernels:
+    """Divide each kernel by its sum, so that it preserves the brightness."""
     return kernel / kernel.sum((-2, -1), keepdim=True)
 
 
-def centre(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Kernels with their centre of mass in the middle pixel, and how far it was away.
+def centre(kernel: Kernels) -> tuple[Kernels, Int[Tensor, "kernels 2"]]:
+    """Move the centre of mass of kernels to the middle pixel.
 
-    A blurred picture determines picture and kernel only up to a shift of one against the other. To the kernel centred here belongs the
-    picture moved by the same ``shift_px``: ``torch.roll(x, shift_px, (-2, -1))``.
+    A blurred image determines image and kernel only up to a shift of one against the other. The
+    centred kernel goes with the image moved by the same ``shift_px``:
+    ``torch.roll(x, shift_px, (-2, -1))``.
 
     Args:
-        kernel: (B, 1, K, K), not negative.
+        kernel: Kernels, (B, 1, K, K), not negative.
 
     Returns:
-        The kernels moved by whole pixels (what is pushed over the edge is lost, and the sum restored), and the offsets (dy, dx) of their
-        centres of mass from the middle before, rounded, (B, 2), long.
+        Kernels moved by whole pixels (what leaves the frame is lost, and the sum restored), and
+        the rounded offsets (dy, dx) of their centres of mass from the middle before, (B, 2), long.
     """
     height, width = kernel.shape[-2:]
     weight = normalise(kernel.detach())
     rows = torch.arange(height, dtype=kernel.dtype, device=kernel.device) - height // 2
     columns = torch.arange(width, dtype=kernel.dtype, device=kernel.device) - width // 2
-    offset = torch.stack([(weight.sum((1, 3)) * rows).sum(1), (weight.sum((1, 2)) * columns).sum(1)], 1)
+    offset = torch.stack(
+        [(weight.sum((1, 3)) * rows).sum(1), (weight.sum((1, 2)) * columns).sum(1)], 1
+    )
     shift = offset.round().long()
     moved = []
     for k, (dy, dx) in zip(kernel, shift.tolist(), strict=True):

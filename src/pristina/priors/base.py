@@ -1,25 +1,31 @@
-"""What a prior is to a method: one call that splits a diffused picture into noise and clean picture."""
+"""Contracts of priors: what every kind of weights has in common, and the diffusion prior."""
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pristina.errors import InputError, SizeError
-from pristina.priors.schedule import alpha_bar_at, linear_alpha_bar
+from pristina.priors.schedule import alpha_bar_at, eps_from_x0, linear_alpha_bar
+
+if TYPE_CHECKING:
+    from pristina.priors.checkpoints.header import NetworkSpec
 
 
 class Prediction(NamedTuple):
-    """What a prior sees in ``x_t``; ``x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps`` holds exactly.
+    """Split of diffused images into noise and clean images.
+
+    ``x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps`` holds exactly.
 
     Attributes:
-        eps: The noise, (B, C, H, W), unit variance.
-        x0: The clean picture, ``E[x0 | x_t]``, (B, C, H, W), in [-1, 1] and not clipped.
+        eps: Noise, (B, C, H, W), of unit variance.
+        x0: Clean images, ``E[x0 | x_t]``, (B, C, H, W), in [-1, 1] and not clipped.
     """
 
     eps: Tensor
@@ -28,13 +34,14 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeRule:
-    """Which picture sizes a prior accepts, in pixels.
+    """Image sizes that a prior accepts, in pixels.
 
     Attributes:
-        multiple: Both sides must be a multiple of this.
-        minimum: Neither side may be smaller.
-        native: The side it was trained at, used when a picture has to be fitted; None if any size is as good.
-        fixed: Whether only ``native`` x ``native`` pictures make sense (aligned faces, say).
+        multiple: Number of which both sides must be a multiple.
+        minimum: Smallest accepted side.
+        native: Side of the training images, used when an image has to be fitted; None if every
+            size is as good as another.
+        fixed: Whether only images of ``native`` x ``native`` are accepted (aligned faces, say).
     """
 
     multiple: int = 1
@@ -44,81 +51,148 @@ class SizeRule:
 
     def check(self, height: int, width: int) -> None:
         """Raise :class:`SizeError` unless (height, width) is accepted."""
+        size = f"{width} x {height}"
         if self.fixed and (height, width) != (self.native, self.native):
             raise SizeError(
-                f"This prior takes pictures of exactly {self.native} x {self.native} px, not {width} x {height}; "
-                "crop it or bring it to that size, or take a prior for pictures of any size, such as photos."
+                f"This prior takes pictures of exactly {self.native} x {self.native} px, not "
+                f"{size}; crop it or bring it to that size, or take a prior for pictures of any "
+                "size, such as photos."
             )
         if min(height, width) < self.minimum:
-            raise SizeError(f"The picture is {width} x {height} px; this prior needs at least {self.minimum} px a side.")
+            raise SizeError(
+                f"The picture is {size} px; this prior needs at least {self.minimum} px a side."
+            )
         if height % self.multiple or width % self.multiple:
-            raise SizeError(f"The picture is {width} x {height} px; this prior needs multiples of {self.multiple} px.")
+            raise SizeError(
+                f"The picture is {size} px; this prior needs multiples of {self.multiple} px."
+            )
 
 
-class Prior(nn.Module):
-    """A frozen model of clean pictures.
+B = TypeVar("B", bound="BasePrior")
 
-    A subclass implements :meth:`predict_x0`; everything else follows from it. Pixels are in [-1, 1] inside a
-    prior and nowhere else: :func:`pristina.priors.generate.generate` and the methods bring them back to [0, 1].
+
+class BasePrior(nn.Module):
+    """Base of the three kinds of weights: diffusion, direct and conditional priors.
+
+    A prior is frozen and reentrant: runs that share one each take a copy of it from
+    :meth:`counted`, so that their counts stay apart.
+
+    Args:
+        domain: Description of the images that it was trained on, in one sentence.
+        channels: Number of colour channels.
+        size_rule: Accepted sizes; any by default.
 
     Attributes:
-        domain: One sentence: what kind of picture it knows.
-        size_rule: Which sizes it accepts.
-        channels: Colour channels it works in.
-        alpha_bar: The schedule's table, shape (1000,).
-        n_calls: Network calls so far, one for each picture of each batch.
-        source: Where its weights came from (file, sha256, layout), for records; empty if it has none.
+        n_calls: Number of network calls so far; a batch of B images counts B times.
+        source: Origin of the weights for records (file, sha256, layout); empty if there is none.
+        spec: Header of the weight file; None if the prior was not read from a file.
     """
 
-    alpha_bar: Tensor
-
-    def __init__(self, *, domain: str, channels: int = 3, size_rule: SizeRule | None = None, alpha_bar: Tensor | None = None):
+    def __init__(self, *, domain: str, channels: int = 3, size_rule: SizeRule | None = None):
         super().__init__()
         self.domain = domain
         self.channels = channels
         self.size_rule = size_rule or SizeRule()
-        self.register_buffer("alpha_bar", linear_alpha_bar() if alpha_bar is None else alpha_bar, persistent=False)
         self.n_calls = 0
         self.source: dict[str, str] = {}
+        self.spec: NetworkSpec | None = None
+        self.register_buffer("_marker", torch.empty(0), persistent=False)
 
     @property
     def device(self) -> torch.device:
-        """Where the prior computes."""
-        return self.alpha_bar.device
+        """Device on which the prior computes."""
+        return next(self.buffers()).device
+
+    def counted(self: B) -> B:
+        """Return a copy that shares all weights and counts its own calls, from 0."""
+        other = copy.copy(self)
+        for name in ("_parameters", "_buffers", "_modules"):
+            other.__dict__[name] = dict(self.__dict__[name])
+        other.n_calls = 0
+        return other
+
+    def calls_per_image(self, height: int, width: int) -> int:
+        """Return the number of network calls that one prediction takes for one image."""
+        return 1
+
+    def _count(self, images: Tensor) -> None:
+        self.n_calls += len(images) * self.calls_per_image(images.shape[-2], images.shape[-1])
+
+
+class Prior(BasePrior):
+    """Diffusion prior: a model of clean images that splits a diffused one in a single call.
+
+    A subclass implements :meth:`predict_x0`. Pixels are in [-1, 1] inside a prior and nowhere
+    else: :func:`pristina.priors.generate.generate` and the methods bring them back to [0, 1].
+
+    Args:
+        domain: Description of the images that it was trained on, in one sentence.
+        channels: Number of colour channels.
+        size_rule: Accepted sizes; any by default.
+        alpha_bar: Table of the noise schedule, (1000,); linear by default.
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(
+        self,
+        *,
+        domain: str,
+        channels: int = 3,
+        size_rule: SizeRule | None = None,
+        alpha_bar: Tensor | None = None,
+    ):
+        super().__init__(domain=domain, channels=channels, size_rule=size_rule)
+        table = linear_alpha_bar() if alpha_bar is None else alpha_bar
+        self.register_buffer("alpha_bar", table, persistent=False)
 
     @abstractmethod
     def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """``E[x0 | x_t]`` in [-1, 1] for ``x_t`` (B, C, H, W), ``t`` (B,) and its ``alpha_bar`` (B, 1, 1, 1)."""
-
-    def predict(self, x_t: Tensor, t: Tensor | float) -> Prediction:
-        """Noise and clean picture in ``x_t``.
+        """Predict the clean images in diffused ones.
 
         Args:
-            x_t: Diffused pictures, (B, C, H, W), variance preserving.
-            t: Timestep in [0, 999], fractions allowed; a number, or one for each picture.
+            x_t: Diffused images, (B, C, H, W), variance preserving.
+            t: Timestep of each image, (B,), in [0, 999].
+            alpha_bar: Value of the schedule at ``t``, (B, 1, 1, 1).
+
+        Returns:
+            ``E[x0 | x_t]``, (B, C, H, W), in [-1, 1] and not clipped.
+        """
+
+    def predict(self, x_t: Tensor, t: Tensor | float) -> Prediction:
+        """Split diffused images into noise and clean images.
+
+        Args:
+            x_t: Diffused images, (B, C, H, W), variance preserving.
+            t: Timestep in [0, 999], fractions allowed; one number, or one for each image.
+
+        Returns:
+            The noise and the clean images, (B, C, H, W) each.
 
         Raises:
-            SizeError: The size is not one this prior accepts.
+            SizeError: The prior does not accept the size.
             InputError: The number of channels is wrong.
         """
         if x_t.ndim != 4 or x_t.shape[1] != self.channels:
-            raise InputError(f"The prior takes (batch, {self.channels}, height, width), not {tuple(x_t.shape)}.")
+            raise InputError(
+                f"The prior takes (batch, {self.channels}, height, width), not {tuple(x_t.shape)}."
+            )
         self.size_rule.check(x_t.shape[-2], x_t.shape[-1])
         t = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(len(x_t))
         alpha_bar = alpha_bar_at(self.alpha_bar, t).to(x_t.dtype).view(-1, 1, 1, 1)
-        self.n_calls += len(x_t)
+        self._count(x_t)
         x0 = self.predict_x0(x_t, t, alpha_bar)
-        return Prediction((x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt(), x0)
+        return Prediction(eps_from_x0(x_t, x0, alpha_bar), x0)
 
 
 LoadPrior = Callable[[str], Prior]
 
 
 def to_signed(x: Tensor) -> Tensor:
-    """[0, 1] pixels to the prior's [-1, 1]."""
+    """Map pixels from [0, 1] to the [-1, 1] of priors."""
     return 2 * x - 1
 
 
 def to_unit(x: Tensor) -> Tensor:
-    """The prior's [-1, 1] pixels to [0, 1]."""
+    """Map pixels from the [-1, 1] of priors to [0, 1]."""
     return (x + 1) / 2

@@ -1,4 +1,4 @@
-"""Analytic priors, for which every prediction is exact: the oracles of the tests, and small worlds to think in."""
+"""Analytic priors, whose every prediction is exact: oracles of the tests and small examples."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from pristina.priors.base import Prior
 
 
 class GaussianPrior(Prior):
-    """Pictures drawn from a Gaussian, in the prior's [-1, 1] units.
+    """Gaussian distribution of images, in the prior's [-1, 1] units.
 
     Args:
         mean: Mean, a number or a tensor that broadcasts against (C, H, W).
-        variance: Variance of each pixel, likewise; or of each Fourier mode (orthonormal FFT) when ``spectral``, which makes the
-            distribution stationary with neighbouring pixels correlated.
-        spectral: What ``variance`` refers to.
+        variance: Variance of each pixel, a number or a tensor that broadcasts against (C, H, W); or
+            of each Fourier mode (orthonormal FFT) if ``spectral``, which makes the distribution
+            stationary and neighbouring pixels correlated.
+        spectral: Whether ``variance`` refers to Fourier modes.
+        channels: Number of colour channels.
     """
 
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, mean: Tensor | float = 0.0, variance: Tensor | float = 1.0, *, spectral: bool = False, channels: int = 3):
-        super().__init__(domain="Gaussian noise with a known mean and covariance", channels=channels)
+    def __init__(
+        self,
+        mean: Tensor | float = 0.0,
+        variance: Tensor | float = 1.0,
+        *,
+        spectral: bool = False,
+        channels: int = 3,
+    ):
+        super().__init__(
+            domain="Gaussian noise with a known mean and covariance", channels=channels
+        )
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("variance", torch.as_tensor(variance, dtype=torch.float32))
         self.spectral = spectral
@@ -30,22 +41,23 @@ class GaussianPrior(Prior):
     def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
         alpha = alpha_bar.sqrt()
         gain = alpha * self.variance / (alpha_bar * self.variance + 1 - alpha_bar)
-        off = x_t - alpha * self.mean
-        return self.mean + (torch.fft.ifft2(gain * torch.fft.fft2(off)).real if self.spectral else gain * off)
+        return self.mean + self._filter(gain, x_t - alpha * self.mean)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Exact draws in [-1, 1] units from standard normal ``noise`` (B, C, H, W)."""
-        scale = self.variance.sqrt()
-        return self.mean + (torch.fft.ifft2(scale * torch.fft.fft2(noise)).real if self.spectral else scale * noise)
+        """Draw exact samples, in [-1, 1] units, from standard normal ``noise`` (B, C, H, W)."""
+        return self.mean + self._filter(self.variance.sqrt(), noise)
+
+    def _filter(self, gain: Tensor, x: Tensor) -> Tensor:
+        return torch.fft.ifft2(gain * torch.fft.fft2(x)).real if self.spectral else gain * x
 
 
 class GaussianMixturePrior(Prior):
-    """Pictures drawn from a mixture of Gaussians of one isotropic variance, in [-1, 1] units: exact, and truly non-linear.
+    """Mixture of Gaussians of one isotropic variance, in [-1, 1] units: exact and non-linear.
 
     Args:
-        means: The modes, (K, C, H, W).
-        variance: Of each component.
-        weights: Of the components, (K,); equal if None.
+        means: Mean of each component, (K, C, H, W).
+        variance: Variance of each component.
+        weights: Weight of each component, (K,); equal by default.
     """
 
     means: Tensor

@@ -1,12 +1,15 @@
-"""G: the deterministic map from noise to picture, its gradient, and its inverse.
+"""G: the deterministic map from noise to images, its gradient, and its inverse.
 
 Source:
-    The few-step DDIM sampler of BIRD (Chihaoui et al., NeurIPS 2024), as in its released code: timesteps n - dt, ..., dt, 0; the clean
-    picture clipped at every step and the noise derived again from it; the last step returns the clean picture itself.
+    The few-step DDIM sampler of BIRD (Chihaoui et al., NeurIPS 2024), as in its released code:
+    timesteps n - dt, ..., dt, 0; the clean image clipped at every step and the noise derived again
+    from it; the last step returns the clean image itself.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -15,36 +18,63 @@ from torch.utils.checkpoint import checkpoint
 
 from pristina.errors import SettingError
 from pristina.priors.base import Prior, to_signed, to_unit
-from pristina.priors.schedule import alpha_bar_at, ddim_step, eps_from_x0, step_pairs, x0_from_eps
-from pristina.types import Pictures
+from pristina.priors.schedule import (
+    alpha_bar_at,
+    ddim_step,
+    eps_from_x0,
+    step_pairs,
+    x0_from_eps,
+)
+from pristina.types import Images
 
 Gradient = Literal["detached", "checkpointed", "full"]
 """How G is differentiated.
 
-``detached``: the network's noise is a constant, so that only the sampler's arithmetic is differentiated; this is what BIRD's released
-code does, and costs nothing. ``full``: true back-propagation through every network call. ``checkpointed``: the same numbers in the
-memory of one call, computing each twice.
+``detached``: the network's noise is a constant, so that only the sampler's arithmetic is
+differentiated; this is what BIRD's released code does, and costs nothing. ``full``: true
+back-propagation through every network call. ``checkpointed``: the same numbers in the memory of one
+call, computing each twice.
 """
+
+
+MEMORY = 5
+"""Number of moves that the inverse remembers at each step."""
+MAX_ERROR = 0.02
+"""Relative error of a step's equation above which the inverse is not found."""
+
+
+class NotConverged(UserWarning):
+    """The inverse of the sampler was not found: the noise does not give the image back."""
 
 
 def check_gradient(gradient: str) -> None:
     """Raise :class:`SettingError` unless ``gradient`` is one of :data:`Gradient`."""
     if gradient not in get_args(Gradient):
-        raise SettingError(f"gradient must be one of {', '.join(get_args(Gradient))}; not {gradient!r}.")
+        raise SettingError(
+            f"gradient must be one of {', '.join(get_args(Gradient))}; not {gradient!r}."
+        )
 
 
-def generate(prior: Prior, z: Pictures, steps: int = 10, *, gradient: Gradient = "detached", clip: bool = True) -> Pictures:
-    """The pictures that noise ``z`` stands for.
+def generate(
+    prior: Prior,
+    z: Images,
+    steps: int = 10,
+    *,
+    gradient: Gradient = "detached",
+    clip: bool = True,
+) -> Images:
+    """Generate the images that noise stands for.
 
     Args:
-        prior: The diffusion prior.
+        prior: Diffusion prior.
         z: Noise, (B, C, H, W), standard normal.
-        steps: Network calls for each picture.
-        gradient: What flows back to ``z``, see :data:`Gradient`.
-        clip: Clip the clean picture to [-1, 1] at every step (the last one always is, when ``clip``).
+        steps: Number of network calls for each image (default 10). A single one is made at the
+            last timestep.
+        gradient: Gradient with respect to ``z``, see :data:`Gradient`.
+        clip: Whether the clean image is clipped to [-1, 1] at every step, the last included.
 
     Returns:
-        Pictures, (B, C, H, W), in [0, 1] (if ``clip``).
+        Images, (B, C, H, W), in [0, 1] (if ``clip``).
 
     Raises:
         SizeError: The prior does not accept the size of ``z``.
@@ -76,48 +106,124 @@ def generate(prior: Prior, z: Pictures, steps: int = 10, *, gradient: Gradient =
 
 
 @torch.no_grad()
-def invert(prior: Prior, x: Pictures, steps: int = 10, *, refine: int = 20, tolerance: float = 1e-4) -> Pictures:
-    """The noise ``z`` with ``generate(prior, z, steps, clip=False) = x``: the sampler run backwards.
+def invert(
+    prior: Prior, x: Images, steps: int = 10, *, refine: int = 20, tolerance: float = 1e-4
+) -> Images:
+    """Find the noise ``z`` with ``generate(prior, z, steps, clip=False) = x``.
 
-    Going from s to t, the noise must be evaluated at the unknown end ``x_t``. The plain inverse evaluates it at ``x_s`` instead and is off
-    by a quarter at ten steps; here ``x_t`` is refined by fixed-point iteration whose steps are stretched by a factor taken from the last two
-    moves: at first that is Anderson acceleration of depth one; later the earlier of the two moves has been stretched itself.
+    Going from s to t, the noise must be evaluated at the unknown end ``x_t``. The plain inverse
+    evaluates it at ``x_s`` instead and is off by a quarter at ten steps; here the equation for
+    ``x_t`` is solved, image by image.
 
     Args:
-        prior: The diffusion prior.
-        x: Pictures, (B, C, H, W), in [0, 1].
-        steps: Network calls of the map to invert.
-        refine: Network calls a step at most; 1 is the plain inverse.
-        tolerance: Refinement of a step ends when ``x_t`` moves by less than this (relative, in every picture, so that a picture is refined
-            on while a neighbour is, and may differ by about the tolerance from what it would be alone; 0 refines all the way).
+        prior: Diffusion prior.
+        x: Images, (B, C, H, W), in [0, 1].
+        steps: Number of network calls of the map to invert (default 10).
+        refine: Largest number of network calls a step (default 20); 1 is the plain inverse.
+        tolerance: Relative error of the equation below which an image is done with a step (default
+            1e-4); 0 takes all calls.
 
     Returns:
-        Noise, (B, C, H, W). It is standard normal only if ``x`` is a typical picture of the prior.
+        Noise, (B, C, H, W). It is standard normal only if ``x`` is a typical image of the prior.
+
+    Warns:
+        NotConverged: An equation has a relative error above 0.02 after ``refine`` calls, unless the
+            plain inverse was asked for.
 
     Source:
-        Plain inversion: Song et al. 2021, section 4.3. Fixed point: Pan et al. 2023 ("AIDI"). The acceleration and the tolerance are ours.
+        Plain inversion: Song et al. 2021, section 4.3. The implicit equation: Pan et al. 2023
+        ("AIDI"), which iterates it to a fixed point. That diverges where the noise changes faster
+        than the image, at few steps above all. Difference: the equation is ``g(x_t) = 0`` with g
+        the gradient of a strongly convex function, because the noise is the gradient of a function
+        of ``x_t`` whose curvature is at most ``1 / sqrt(1 - alpha_bar_t)`` for the exact prediction
+        of any distribution; it is solved by L-BFGS (Nocedal and Wright 2006, algorithm 7.4).
     """
     if refine < 1:
         raise SettingError(f"refine must be at least 1, not {refine}.")
-    x_s = to_signed(x)
+    x_s, largest, where = to_signed(x), 0.0, 0
     for t, s in reversed(step_pairs(steps, len(prior.alpha_bar))):
-        a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
-
-        def end(guess: Tensor, x_s: Tensor = x_s, t: int = t, a_t: Tensor = a_t, a_s: Tensor = a_s) -> Tensor:
-            eps = prior.predict(guess, t).eps
-            return ddim_step(x0_from_eps(x_s, eps, a_s), eps, a_t)
-
-        guess, found = x_s, end(x_s)
-        for _ in range(refine - 1):
-            again = end(found)
-            move, last = again - found, found - guess
-            size = found.flatten(1).norm(dim=1)
-            if bool((move.flatten(1).norm(dim=1) <= tolerance * size).all()):
-                found = again
-                break
-            change = move - last
-            flat = change.flatten(1)
-            theta = (flat * move.flatten(1)).sum(1) / flat.square().sum(1).clamp(min=1e-20)
-            guess, found = found, again - theta.clamp(-20, 20).view(-1, 1, 1, 1) * (again - found)
-        x_s = found
+        x_s, error = _solve(_end(prior, x_s, t, s), x_s, refine, tolerance)
+        if not error <= largest:
+            largest, where = error, t
+    if refine > 1 and not largest <= MAX_ERROR:
+        warnings.warn(
+            f"The noise of an image was not found in {refine} network calls a step: the equation "
+            f"at timestep {where} has a relative error of {largest:.2g}, so that the sampler does "
+            "not give the image back. More steps or more refinement may help.",
+            NotConverged,
+            stacklevel=3,
+        )
     return x_s
+
+
+def _end(prior: Prior, x_s: Tensor, t: int, s: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function of a guess of ``x_t`` and its rows that the true ``x_t`` leaves alone."""
+    a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
+
+    def end(guess: Tensor, rows: Tensor) -> Tensor:
+        eps = prior.predict(guess, t).eps
+        return ddim_step(x0_from_eps(x_s[rows], eps, a_s), eps, a_t)
+
+    return end
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the scalar product of each image, (B, 1, 1, 1)."""
+    return (a * b).sum((1, 2, 3), keepdim=True, dtype=torch.float64).to(a.dtype)
+
+
+def _solve(
+    end: Callable[[Tensor, Tensor], Tensor], start: Tensor, n_calls: int, tolerance: float
+) -> tuple[Tensor, float]:
+    """Solve ``x = end(x)`` by L-BFGS on its gap ``g(x) = x - end(x)``.
+
+    Args:
+        end: Function of images and of their rows in the batch.
+        start: First guess, (B, C, H, W).
+        n_calls: Largest number of calls of ``end`` for an image.
+        tolerance: Relative gap below which an image is done.
+
+    Returns:
+        ``end`` at the best guess of each image, and the largest relative gap.
+    """
+    x, n = start, len(start)
+    found = end(x, torch.arange(n, device=x.device))
+    gap = x - found
+    pairs: list[tuple[Tensor, Tensor]] = []  # moves, and the changes of the gap along them
+    shrink = torch.ones_like(gap[:, :1, :1, :1])
+    for _ in range(n_calls - 1):
+        undone = _dot(gap, gap).sqrt() >= tolerance * _dot(x, x).sqrt()
+        rows = undone.flatten().nonzero().flatten()
+        if not len(rows):
+            break
+        move = shrink * _direction(gap, pairs)
+        trial, trial_found = x + move, found.clone()
+        trial_found[rows] = end(trial[rows], rows)
+        trial_gap = trial - trial_found
+        change = trial_gap - gap
+        curved = undone & (_dot(move, change) > 1e-9 * _dot(move, move))
+        pairs = [*pairs[1 - MEMORY :], (move.where(curved, 0), change.where(curved, 0))]
+        # The gap falls along the move until it has passed the solution too far.
+        accepted = undone & (_dot(trial_gap, move) <= 0.9 * _dot(gap, move).abs())
+        shrink = torch.where(accepted, 1, torch.where(curved, shrink, shrink / 2))
+        x, found = trial.where(accepted, x), trial_found.where(accepted, found)
+        gap = trial_gap.where(accepted, gap)
+    error = _dot(gap, gap).sqrt() / _dot(x, x).sqrt().clamp(min=1e-20)
+    return found, float(error.max())
+
+
+def _direction(gap: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the quasi-Newton direction of each image (two-loop recursion)."""
+    q, done = gap, []
+    for move, change in reversed(pairs):
+        rho = 1 / _dot(move, change).clamp(min=1e-20)
+        a = rho * _dot(move, q)
+        q = q - a * change
+        done.append((rho, a))
+    if pairs:
+        move, change = pairs[-1]
+        scale = _dot(move, change) / _dot(change, change).clamp(min=1e-20)
+        q = q * torch.where(scale > 0, scale.clamp(1e-3, 100), 1)
+    for (rho, a), (move, change) in zip(reversed(done), pairs, strict=True):
+        q = q + (a - rho * _dot(change, q)) * move
+    return -q

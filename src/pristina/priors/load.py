@@ -2,80 +2,302 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pristina.errors import CheckpointError
-from pristina.priors.base import Prior
-from pristina.priors.checkpoints.catalogue import CATALOGUE, Reading
+from pristina.priors.base import BasePrior, Prior, SizeRule
+from pristina.priors.checkpoints.catalogue import CATALOGUE
 from pristina.priors.checkpoints.detect import open_checkpoint
-from pristina.priors.checkpoints.diffusers import EXPORT, weights_file
+from pristina.priors.checkpoints.diffusers import locate, read_json
 from pristina.priors.checkpoints.fetch import cached, is_hub_id, not_cached
+from pristina.priors.checkpoints.fill import fill
 from pristina.priors.checkpoints.format import read_tensors
-from pristina.priors.checkpoints.header import read_header
-from pristina.priors.checkpoints.safe_load import sha256_of
+from pristina.priors.checkpoints.header import (
+    NetworkSpec,
+    parse_spec,
+    printable,
+    read_header,
+    read_spec,
+)
+from pristina.priors.checkpoints.limits import check_network
+from pristina.priors.checkpoints.options import LoadOptions
+from pristina.priors.checkpoints.safe_load import Tensors, explained, sha256_of_parts
 from pristina.priors.checkpoints.unet2d import build_prior
-from pristina.priors.direct import ConditionalNetwork, ConditionalPrior, DirectNetwork, DirectPrior
-from pristina.priors.network import PatchUNet, fast_dtype
-from pristina.priors.unet import UNetPrior, flow_prior
+from pristina.priors.direct import (
+    ConditionalNetwork,
+    ConditionalPrior,
+    DirectNetwork,
+    DirectPrior,
+)
+from pristina.priors.network import ImageNetwork, build_network, fast_dtype
+from pristina.priors.unet import flow_prior
 
-Kind = Literal["diffusion", "direct", "conditional", "none"]
+Kind = Literal["diffusion", "direct", "conditional", "kernels", "none"]
+"""Kinds of weights that a method needs."""
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def shipped() -> dict[str, Path]:
-    """The weights that come with pristina, by name."""
+    """List the weights that come with pristina, by name."""
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 
 def find_weights(source: str | Path) -> Path:
-    """The file or folder that ``source`` means: a shipped name, a name of the catalogue or a hub id that was fetched, or a path.
+    """Find the file or folder that a source means.
+
+    Args:
+        source: Shipped name, name of the catalogue or hub id that was fetched, or path.
 
     Raises:
         CheckpointError: It means nothing, or weights that have not been fetched.
     """
+    if not isinstance(source, str | Path):
+        raise CheckpointError(
+            f"Weights are given by a name, a path or a prior, not by a {type(source).__name__}."
+        )
     ours = shipped()
     name = str(source)
     if name in ours:
         return ours[name]
-    path = Path(source).expanduser()
-    if path.exists() and name not in CATALOGUE:
-        return path
+    if name not in CATALOGUE and os.path.exists(path := os.path.expanduser(name)):
+        return Path(path)
     if name in CATALOGUE or is_hub_id(name):
         here = cached(name)
         if here is None:
             raise not_cached(name)
         return here
     raise CheckpointError(
-        f"{source} is neither a file or folder, nor one of the shipped weights ({', '.join(ours) or 'none'}), "
-        "nor a name in the catalogue (see: pristina weights list)."
+        f"{printable(name, 300)} is neither a file or folder, nor one of the shipped weights "
+        f"({', '.join(ours) or 'none'}), nor a name in the catalogue (see: pristina weights list)."
     )
 
 
-def load_network(path: Path, kind: str) -> tuple[PatchUNet, dict[str, Any]]:
-    """The network in one of our own weight files, and the file's header.
+def _build_diffusion(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> Prior:
+    if "unet2d" in spec.network:
+        return build_prior(spec, tensors, dtype=dtype)
+    _need(spec, "flow")
+    return flow_prior(
+        _fill_network(spec, tensors),
+        domain=spec.domain,
+        native=spec.size_px,
+        fixed=spec.fixed_size,
+        dtype=dtype,
+    )
+
+
+def _build_kernels(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> Prior:
+    _need(spec, "flow")
+    network = _fill_network(spec, tensors)
+    return flow_prior(network, domain=spec.domain, native=spec.size_px, fixed=True, dtype=dtype)
+
+
+def _build_direct(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> DirectPrior:
+    noise: Any = spec.noise
+    network = _fill_network(spec, tensors)
+    return DirectNetwork(network, domain=spec.domain, noise=noise, eps=spec.eps, dtype=dtype)
+
+
+def _build_conditional(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> ConditionalPrior:
+    _need(spec, "x0")
+    return ConditionalNetwork(_fill_network(spec, tensors), domain=spec.domain, dtype=dtype)
+
+
+def _need(spec: NetworkSpec, predicts: str) -> None:
+    if spec.predicts != predicts:
+        raise CheckpointError(
+            f"It predicts {printable(spec.predicts)}; networks of its kind predict {predicts} in "
+            "this version: train it again."
+        )
+
+
+def _fill_network(spec: NetworkSpec, tensors: Tensors) -> ImageNetwork:
+    """Build a network of ours with the tensors of its file in it."""
+    check_network(spec.network, len(tensors))
+    with torch.device("meta"):
+        network = build_network(spec.network)
+    fill(network, tensors)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def try_images(prior: BasePrior, x: Tensor) -> Tensor:
+    """Call a prior of any kind once, on images (B, C, H, W), for a trial or a measurement."""
+    t = 0.5 if isinstance(prior, DirectPrior) else 500.5
+    condition = (x,) if isinstance(prior, ConditionalPrior) else ()
+    found = prior.predict(x, t, *condition)  # type: ignore[operator]
+    return found if isinstance(found, Tensor) else found.x0
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How weights of one kind are loaded.
+
+    Attributes:
+        what: Description of the kind.
+        header: ``kind`` in the header of a weight file.
+        type: Class of the loaded weights.
+        build: Function that builds them from a file's header and tensors.
+    """
+
+    what: str
+    header: str
+    type: type[BasePrior]
+    build: Callable[[NetworkSpec, Tensors, torch.dtype], BasePrior]
+
+
+LOADERS: dict[str, Loader] = {
+    "diffusion": Loader("a diffusion prior", "prior", Prior, _build_diffusion),
+    "direct": Loader("a regressor", "indi", DirectPrior, _build_direct),
+    "conditional": Loader(
+        "a conditional diffusion network", "conditional", ConditionalPrior, _build_conditional
+    ),
+    "kernels": Loader("a prior of blur kernels", "kernel-prior", Prior, _build_kernels),
+}
+
+
+def kind_of(source: Any) -> Kind:
+    """Return the kind of weights that a source means.
+
+    Whatever is not ours is taken for a diffusion prior.
 
     Raises:
-        CheckpointError: The file is not ours, of another kind, or its tensors do not fit.
+        CheckpointError: It means nothing, or its header is damaged.
     """
-    header = read_header(path)
-    if header is None:
-        raise CheckpointError(f"{path} is safetensors, but not written by pristina: it holds no settings.")
-    if header.get("kind") != kind:
-        fitting = [name for name, ours in shipped().items() if (read_header(ours) or {}).get("kind") == kind]
+    if isinstance(source, DirectPrior | ConditionalPrior):
+        return "direct" if isinstance(source, DirectPrior) else "conditional"
+    if isinstance(source, nn.Module):
+        return "diffusion"
+    spec = describe_file(find_weights(source))
+    kinds: dict[str, Any] = {loader.header: kind for kind, loader in LOADERS.items()}
+    return "diffusion" if spec is None else kinds[spec.kind]
+
+
+def load_weights(
+    kind: Kind,
+    source: Any,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    options: LoadOptions = LoadOptions(),
+) -> Any:
+    """Load weights of the kind that a method needs; nothing is downloaded.
+
+    Args:
+        kind: Kind of weights: ``diffusion``, ``direct``, ``conditional``, ``kernels`` or ``none``.
+        source: Shipped name, path, fetched name, or weights that are loaded already, which are
+            passed through.
+        device: Device on which they are to compute.
+        dtype: Type in which the network computes; None takes the fastest that is safe on the device
+            (bfloat16 only where the hardware has it, else float32).
+        options: Choices that the checkpoint of another project leaves open.
+
+    Returns:
+        The prior; None for ``none``.
+
+    Raises:
+        CheckpointError: There is no such file, it holds weights of another kind, or it cannot be
+            loaded exactly.
+    """
+    if kind == "none":
+        return None
+    loader, device = LOADERS[kind], torch.device(device)
+    if isinstance(source, nn.Module):
+        if not isinstance(source, loader.type):
+            raise CheckpointError(
+                f"{loader.what.capitalize()} is needed here, not a {type(source).__name__}."
+            )
+        return source.to(device)
+    path = find_weights(source)
+    with explained(path):
+        prior = _read(path, kind, dtype or fast_dtype(device), options)
+        check_runs(prior)
+    return prior.to(device)
+
+
+def _read(path: Path, kind: str, dtype: torch.dtype, options: LoadOptions) -> BasePrior:
+    """Read weights from a file or folder."""
+    spec, files, prefix = _our_spec(path)
+    loader = LOADERS[kind]
+    if spec is None and kind == "diffusion":
+        return open_checkpoint(path, options, dtype)
+    if spec is None or spec.kind != loader.header:
+        held = "weights of another project" if spec is None else f"weights of kind {spec.kind!r}"
+        fitting = [name for name, ours in shipped().items() if _has_kind(ours, loader.header)]
         raise CheckpointError(
-            f"{path} holds weights of kind {header.get('kind')!r}; {kind!r} is needed here, as in {', '.join(fitting) or 'none of those shipped'}."
+            f"{path} holds {held}; {loader.header!r} is needed here, as in "
+            f"{', '.join(fitting) or 'none of those shipped'}."
         )
-    network = PatchUNet(header["network"])
-    found = network.load_state_dict(read_tensors(path), strict=False)
-    if found.missing_keys or found.unexpected_keys:
-        raise CheckpointError(f"{path} does not fit its own settings: missing {found.missing_keys}, unexpected {found.unexpected_keys}.")
-    return network.to(memory_format=torch.channels_last), header  # type: ignore[call-overload]
+    if options != LoadOptions():
+        raise CheckpointError(
+            f"{path} was written by pristina and says all about itself; leave the options out."
+        )
+    tensors = {prefix + k: v for file in files for k, v in read_tensors(file).items()}
+    prior = loader.build(spec, tensors, dtype)
+    original = {f"original_{k}": v for k, v in spec.source.items() if v}
+    digest = sha256_of_parts(files)
+    prior.source = {"file": str(path), "sha256": digest, "layout": "pristina", **original}
+    prior.spec = spec
+    return prior
+
+
+def describe_file(path: Path) -> NetworkSpec | None:
+    """Return the description of a file or folder that pristina wrote; None if another did.
+
+    Raises:
+        CheckpointError: The description is damaged.
+    """
+    return _our_spec(path)[0]
+
+
+def _has_kind(path: Path, kind: str) -> bool:
+    return (read_header(path) or {}).get("kind") == kind
+
+
+def _our_spec(path: Path) -> tuple[NetworkSpec | None, tuple[Path, ...], str]:
+    """Return our own description of a file or an exported folder, and its weight files.
+
+    A folder holds the inner network only; its prefix in the whole one comes last.
+    """
+    spec = read_spec(path)
+    if spec is not None:
+        return spec, (path,), ""
+    files = None
+    if path.is_dir() or (path.parent / "config.json").exists():
+        files = locate(path)
+    if files is None or files.export is None:
+        return None, (), ""
+    return parse_spec(read_json(files.export), files.export), files.weights, "unet."
+
+
+@torch.no_grad()
+def check_runs(prior: BasePrior) -> None:
+    """Check with one call on a small noise image that a prior runs and gives finite numbers.
+
+    Raises:
+        CheckpointError: It gives NaN or infinity, or images of another size.
+    """
+    rule = prior.size_rule
+    if rule.fixed and rule.native:
+        rule.check(rule.native, rule.native)
+    other = prior.counted()
+    other.size_rule = SizeRule()
+    px = max(rule.minimum, rule.multiple, 8)
+    x = torch.randn(1, prior.channels, px, px, generator=torch.Generator().manual_seed(0))
+    found = try_images(other, x / 4 + 0.5)
+    if found.shape != x.shape:
+        raise CheckpointError(f"Its network makes {tuple(found.shape)} of {tuple(x.shape)}.")
+    if not bool(found.isfinite().all()):
+        raise CheckpointError(
+            "Its network answers with NaN or infinity: the training that wrote it has diverged, or "
+            "it is damaged."
+        )
 
 
 def load_prior(
@@ -83,154 +305,63 @@ def load_prior(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    reading: Reading = Reading(),
+    options: LoadOptions = LoadOptions(),
 ) -> Prior:
-    """A prior, ready to use; nothing is downloaded.
+    """Load a diffusion prior; nothing is downloaded.
 
     Args:
-        source: A shipped name (``"faces"``); a file of ours, or a foreign checkpoint (ADM, DDPM "simple", and all that fits them); a
-            diffusers folder; a name of the catalogue or a hub id that was fetched before. A prior is passed through.
-        device: Where to put it.
-        dtype: Where its network computes; None takes the fastest that is safe on the device (bfloat16 only where the
-            hardware has it, else float32).
-        reading: What a foreign checkpoint's tensors cannot say, where it has to be said.
+        source: Shipped name (``"faces"``); a file of ours, or a checkpoint of others (ADM, DDPM
+            "simple", and all that fits them); a diffusers folder; a name of the catalogue or a hub
+            id that was fetched before. A prior is passed through.
+        device: Device on which it is to compute.
+        dtype: Type in which its network computes; None takes the fastest that is safe on the device
+            (bfloat16 only where the hardware has it, else float32).
+        options: Choices that the checkpoint of another project leaves open.
 
     Raises:
         CheckpointError: There is no such file, or it cannot be loaded exactly.
     """
-    if isinstance(source, Prior):
-        return source.to(device)
-    assert not isinstance(source, nn.Module)
-    device = torch.device(device)
-    dtype = dtype or fast_dtype(device)
-    path = find_weights(source)
-    header = read_header(path) if path.suffix == ".safetensors" else None
-    prior: UNetPrior
-    if header is None and not (path / EXPORT).exists():
-        recipe, tensors = open_checkpoint(path, reading)
-        prior = build_prior(recipe, tensors, dtype=dtype)
-        prior.source = dict(recipe["source"])
-        return prior.to(device)
-    if reading != Reading():
-        raise CheckpointError(f"{path} was written by pristina and says all about itself; leave the reading out.")
-    if header is not None and "unet2d" in header.get("network", {}):
-        prior = build_prior(header, read_tensors(path), dtype=dtype)
-        original = {f"original_{k}": v for k, v in header["source"].items() if v}
-    else:
-        network, header = load_network(path, "prior") if header is not None else load_export(path)
-        native = header["size_px"]
-        prior = flow_prior(network, domain=header["domain"], native=native, fixed=header["fixed_size"], dtype=dtype)
-        original = {}
-    prior.source = {"file": str(path), "sha256": sha256_of(weights_of(path)), "layout": "pristina", **original}
-    return prior.to(device)
+    prior: Prior = load_weights("diffusion", source, device=device, dtype=dtype, options=options)
+    return prior
 
 
-def load_export(folder: Path) -> tuple[PatchUNet, dict[str, Any]]:
-    """The network in a diffusers folder that :func:`pristina.interop.export_diffusers` wrote for a network on folded pixels."""
-    header = json.loads((folder / EXPORT).read_text("utf-8"))
-    network = PatchUNet(header["network"])
-    network.unet.load_state_dict(read_tensors(weights_of(folder)))
-    return network.to(memory_format=torch.channels_last), header  # type: ignore[call-overload]
+def load_kernel_prior(
+    source: str | Path | nn.Module,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Prior:
+    """Load a prior of blur kernels, images of one channel from -1 (zero) to 1 (its maximum).
 
-
-def weights_of(path: Path) -> Path:
-    """The weight file itself, of a file or a diffusers folder."""
-    return weights_file(next(f for f in (path / "unet", path) if f.exists())) if path.is_dir() else path
-
-
-def load_kernel_prior(source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Prior:
-    """A prior of blur kernels, ready to use: one channel, in which -1 is nothing and 1 the kernel's maximum.
-
-    Args:
-        source: A shipped name (``"kernels"``), or a path to a weight file. A prior is passed through.
-        device: Where to put it.
-        dtype: Where its network computes; None takes the fastest that is safe on the device.
-
-    Raises:
-        CheckpointError: There is no such file, or it does not hold a prior of kernels.
+    The arguments are those of :func:`load_weights`.
     """
-    if isinstance(source, Prior):
-        return source.to(device)
-    assert not isinstance(source, nn.Module)
-    device = torch.device(device)
-    network, header = load_network(find_weights(source), "kernel-prior")
-    prior = flow_prior(network, domain=header["domain"], native=header["size_px"], fixed=True, dtype=dtype or fast_dtype(device))
-    return prior.to(device)
+    prior: Prior = load_weights("kernels", source, device=device, dtype=dtype)
+    return prior
 
 
-def load_direct(source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> DirectPrior:
-    """InDI's regressor, ready to use on pictures of any size.
+def load_direct(
+    source: str | Path | nn.Module,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> DirectPrior:
+    """Load InDI's regressor, for images of any size.
 
-    Args:
-        source: A shipped name (``"photos-blind"``), or a path to a file of ours. A regressor is passed through.
-        device: Where to put it.
-        dtype: Where its network computes; None takes the fastest that is safe on the device.
-
-    Raises:
-        CheckpointError: There is no such file, or it does not hold a regressor.
+    The arguments are those of :func:`load_weights`.
     """
-    if isinstance(source, DirectPrior):
-        return source.to(device)
-    assert not isinstance(source, nn.Module)
-    device, path = torch.device(device), find_weights(source)
-    network, header = load_network(path, "indi")
-    dtype = dtype or fast_dtype(device)
-    prior = DirectNetwork(network, domain=header["domain"], noise=header["noise"], eps=header["eps"], dtype=dtype)
-    prior.source = {"file": str(path), "sha256": sha256_of(path), "layout": "pristina"}
-    return prior.to(device)
+    prior: DirectPrior = load_weights("direct", source, device=device, dtype=dtype)
+    return prior
 
 
 def load_conditional(
-    source: str | Path | nn.Module, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    source: str | Path | nn.Module,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> ConditionalPrior:
-    """The network of :func:`pristina.methods.conditional_ddpm.conditional_ddpm`, ready to use on pictures of any size.
+    """Load the network of :func:`pristina.methods.conditional_ddpm.conditional_ddpm`.
 
-    Args:
-        source: A shipped name, or a path to a file of ours. A conditional prior is passed through.
-        device: Where to put it.
-        dtype: Where its network computes; None takes the fastest that is safe on the device.
-
-    Raises:
-        CheckpointError: There is no such file, or it does not hold a conditional diffusion network.
+    The arguments are those of :func:`load_weights`.
     """
-    if isinstance(source, ConditionalPrior):
-        return source.to(device)
-    assert not isinstance(source, nn.Module)
-    device, path = torch.device(device), find_weights(source)
-    network, header = load_network(path, "conditional")
-    if header["prediction"] != "x0":
-        raise CheckpointError(f"{path} predicts {header['prediction']}; conditional networks of this version predict x0: train it again.")
-    prior = ConditionalNetwork(network, domain=header["domain"], dtype=dtype or fast_dtype(device))
-    prior.source = {"file": str(path), "sha256": sha256_of(path), "layout": "pristina"}
-    return prior.to(device)
-
-
-def kind_of(source: Any) -> Kind:
-    """What kind of weights ``source`` means: whatever is neither a regressor nor a conditional network is taken for a diffusion prior.
-
-    Raises:
-        CheckpointError: It means nothing.
-    """
-    if isinstance(source, DirectPrior | ConditionalPrior):
-        return "direct" if isinstance(source, DirectPrior) else "conditional"
-    if isinstance(source, nn.Module):
-        return "diffusion"
-    path = find_weights(source)
-    header = (read_header(path) if path.suffix == ".safetensors" else None) or {}
-    kinds: dict[Any, Kind] = {"indi": "direct", "conditional": "conditional"}
-    return kinds.get(header.get("kind"), "diffusion")
-
-
-def load_weights(kind: Kind, source: Any, *, device: str | torch.device = "cpu") -> Any:
-    """What a method draws its knowledge from: by :func:`load_prior`, :func:`load_direct` or :func:`load_conditional`; None for ``none``.
-
-    Args:
-        kind: As :class:`pristina.methods.index.Entry` has it.
-        source: A shipped name, a path, or what is loaded already.
-        device: Where to put it.
-
-    Raises:
-        CheckpointError: There is no such file, or it holds weights of another kind.
-    """
-    loaders: dict[str, Callable[..., Any]] = {"diffusion": load_prior, "direct": load_direct, "conditional": load_conditional}
-    return None if kind == "none" else loaders[kind](source, device=device)
+    prior: ConditionalPrior = load_weights("conditional", source, device=device, dtype=dtype)
+    return prior

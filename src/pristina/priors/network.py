@@ -1,8 +1,9 @@
-"""The one network of this project: diffusers' ``UNet2DModel`` on pixel-unshuffled pictures."""
+"""Networks on images: diffusers' ``UNet2DModel`` on pixel-unshuffled images, and its relatives."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,15 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pristina.image.tile import in_tiles
+from pristina.priors.residual import ResidualUNet
 
 TILE_PX = 1536
-"""Pictures with a longer side are computed in tiles of about this side, which need about 2 GB: the same numbers, a third more work."""
+"""Longest side that is computed at once, which needs about 2 GB.
+
+Larger images are computed in tiles of about this side: the same numbers, a third more work.
+"""
 
 
 class PixelNorm(nn.Module):
-    """Normalises over the channels of each pixel, so that no layer depends on the size of the picture.
+    """Normalisation over the channels of each pixel, in place of GroupNorm.
 
-    It stands in for GroupNorm where a network must give the same answer for a crop and for the whole picture.
+    No layer then depends on the size of the image, so that a network gives the same output for a
+    crop and for the whole image.
+
+    Args:
+        channels: Number of channels.
+        eps: Constant that is added to the variance.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -30,19 +40,24 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        last = x.movedim(1, -1)  # contiguous for channels-last pictures
-        return F.layer_norm(last, self.weight.shape, self.weight, self.bias, self.eps).movedim(-1, 1)
+        """Normalise features, (B, channels, H, W)."""
+        last = x.movedim(1, -1)  # contiguous for channels-last images
+        return F.layer_norm(last, self.weight.shape, self.weight, self.bias, self.eps).movedim(
+            -1, 1
+        )
 
 
 class PatchUNet(nn.Module):
-    """A ``UNet2DModel`` that sees ``patch`` x ``patch`` pixels as channels.
+    """``UNet2DModel`` that sees ``patch`` x ``patch`` pixels as channels.
 
     Args:
-        settings: Everything that is needed to build it again, kept in the weights' metadata: ``channels`` (widths from fine to coarse),
-            ``layers`` (residual blocks a level), ``attention`` (self-attention in the middle), ``patch``, ``norm``
-            ("group" or "pixel"), ``inputs`` and ``outputs`` (colour channels), ``labels`` (0, or the number of classes); ``head``
-            ("linear" for a last layer without norm and non-linearity, and residual blocks that begin as nothing: learns small corrections
-            of its input much sooner; "norm", the default, is diffusers' own).
+        settings: All that is needed to build it again, kept in the metadata of the weights:
+            ``channels`` (widths from fine to coarse), ``layers`` (residual blocks a level),
+            ``attention`` (self-attention in the middle), ``patch``, ``norm`` ("group" or "pixel"),
+            ``inputs`` and ``outputs`` (colour channels), ``labels`` (0, or the number of classes),
+            ``head`` ("linear" for a last layer without norm and non-linearity and residual blocks
+            that start as the identity, which learns small corrections of its input much sooner;
+            "norm", the default, is that of diffusers).
     """
 
     def __init__(self, settings: dict[str, Any]):
@@ -75,34 +90,61 @@ class PatchUNet(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Both sides of a picture must be a multiple of this."""
+        """Number of pixels of which both sides of an image must be a multiple."""
         return int(self.patch * 2 ** (len(self.settings["channels"]) - 1))
 
     @property
     def radius(self) -> int | None:
-        """No pixel of the answer depends on one farther away than this; None if every pixel depends on all."""
+        """Distance in pixels beyond which no input changes an output; None if there is none."""
         if self.settings["attention"] or self.settings["norm"] != "pixel":
             return None
         levels, blocks = len(self.settings["channels"]), self.settings["layers"]
-        # on level i a step is 2^i cells: two convolutions a block, down and up, and four for the middle or for the change of level;
-        # then the first and the last convolution, and a cell for where in it a pixel lies
+        # On level i a step is 2^i cells: two convolutions a block, down and up, and four for the
+        # middle or for the change of level; then the first and the last convolution, and one cell
+        # for the place of a pixel in it.
         return int(self.patch * ((2**levels - 1) * (4 * blocks + 6) + 3))
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """Pictures (B, inputs, H, W) and times (B,) in [0, 1] to (B, outputs, H, W); large ones in tiles where no pixel can tell."""
+        """Compute the output of the network, in tiles where the image is large.
+
+        Args:
+            x: Images, (B, inputs, H, W).
+            time: Time of each, (B,), in [0, 1].
+            label: Class of each, (B,); 0 by default.
+
+        Returns:
+            Output, (B, outputs, H, W).
+        """
         if label is None and self.settings["labels"]:
             label = torch.zeros(len(x), dtype=torch.long, device=x.device)
         if self.radius is None:
             return self._whole(x, time, label)
-        return in_tiles(lambda tile: self._whole(tile, time, label), x, side=TILE_PX, halo=self.radius, multiple=self.multiple)
+        return in_tiles(
+            lambda tile: self._whole(tile, time, label),
+            x,
+            side=TILE_PX,
+            halo=self.radius,
+            multiple=self.multiple,
+        )
 
     def _whole(self, x: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
         x = F.pixel_unshuffle(x, self.patch)
         return F.pixel_shuffle(self.unet(x, 1000 * time, class_labels=label).sample, self.patch)
 
 
+ImageNetwork = PatchUNet | ResidualUNet
+"""A network of ours: ``network(x, time)``, with ``settings``, ``multiple`` and ``radius``."""
+
+
+def build_network(settings: Mapping[str, Any]) -> ImageNetwork:
+    """Build the network that ``settings`` describe, its weights random."""
+    if settings.get("architecture") == "residual":
+        return ResidualUNet(dict(settings))
+    return PatchUNet(dict(settings))
+
+
 def complete(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a network, with what older files do not say."""
+    """Return the settings of a network, with defaults for what older files leave out."""
     return {"head": "norm"} | settings
 
 
@@ -115,23 +157,30 @@ def _replace_group_norm(module: nn.Module) -> None:
 
 
 BATCHES = (16, 4, 1)
-"""Batches that a compiled network is compiled for. One program for any batch takes nearly twice as long on a processor."""
+"""Batch sizes for which a compiled network is compiled.
+
+One program for any batch takes nearly twice as long on a processor.
+"""
 
 
 def compile_network(prior: nn.Module) -> None:
-    """Compile the network of a prior, in place: most of a minute for each of :data:`BATCHES`, at its first call.
+    """Compile the network of a prior in place, at its first call for each of :data:`BATCHES`.
 
-    It pays in runs of an hour. Where nothing is differentiated the weights become constants of the program, already in the dtype in which
-    it computes; numbers differ from the uncompiled ones by as much as bfloat16 does. Other batches are cut, and filled up with pictures
-    that are thrown away. A prior without a network stays as it is.
+    Each takes most of a minute, so that it pays in runs of an hour. Where nothing is differentiated
+    the weights become constants of the program, already in the type in which it computes; numbers
+    differ from the uncompiled ones by as much as bfloat16 does. Other batches are split, and filled
+    up with images whose results are dropped. A prior without a network stays as it is.
 
     Args:
-        prior: Anything with a ``network(x, t)``.
+        prior: Prior with an attribute ``network``, or a wrapper of one in ``prior``.
     """
+    while isinstance(inner := getattr(prior, "prior", None), nn.Module):
+        prior = inner
     network = getattr(prior, "network", None)
     if not isinstance(network, nn.Module):
         return
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch._dynamo")  # it remarks on what it cannot trace in diffusers
+    # torch remarks on what it cannot trace in diffusers.
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch._dynamo")
     compiled = torch.compile(network.forward, dynamic=False, options={"freezing": True})
 
     def in_batches(x: Tensor, time: Tensor) -> Tensor:
@@ -147,13 +196,15 @@ def compile_network(prior: nn.Module) -> None:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The fastest dtype that is safe for network calls on ``device``.
+    """Return the fastest type that is safe for network calls on ``device``.
 
-    bfloat16 on a GPU and on processors with matrix tiles (AMX) or AVX512-BF16; elsewhere it is emulated, some ten times
-    slower than float32, which is then returned.
+    bfloat16 on a GPU and on processors with matrix tiles (AMX) or AVX512-BF16; elsewhere it is
+    emulated, some ten times slower than float32, which is then returned.
     """
     if device.type == "cuda":
         return torch.bfloat16
-    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+    if device.type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    ):
         return torch.bfloat16
     return torch.float32

@@ -1,11 +1,12 @@
-"""The clock of a diffusion prior, and the arithmetic of its steps.
+"""Timesteps and noise schedule of a diffusion prior, and the arithmetic of its steps.
 
-Pure functions. A diffused picture is ``x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps`` (variance preserving);
-``t`` counts from 0 (almost clean) to 999 (almost noise), and ``s < t`` is the next, cleaner timestep, with
-``alpha_bar_s = 1`` once the chain is over.
+Pure functions. A diffused image is ``x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps``
+(variance preserving); ``t`` counts from 0 (almost clean) to 999 (almost noise), and ``s < t`` is
+the next, cleaner timestep, with ``alpha_bar_s = 1`` at the end of the chain.
 
 Source:
-    Ho et al. 2020 (linear schedule, ancestral step); Song et al. 2021, "Denoising diffusion implicit models", eq. 12.
+    Ho et al. 2020 (linear schedule, ancestral step); Song et al. 2021, "Denoising diffusion
+    implicit models", eq. 12.
 """
 
 from __future__ import annotations
@@ -20,20 +21,29 @@ from pristina.errors import SettingError
 N_TIMESTEPS = 1000
 
 
-def linear_alpha_bar(n: int = N_TIMESTEPS, beta_first: float = 1e-4, beta_last: float = 2e-2) -> Tensor:
-    """The table ``alpha_bar_t = prod(1 - beta)`` of the linear schedule, shape (n,), float32."""
+def linear_alpha_bar(
+    n: int = N_TIMESTEPS, beta_first: float = 1e-4, beta_last: float = 2e-2
+) -> Tensor:
+    """Compute the table ``alpha_bar_t = prod(1 - beta)`` of the linear schedule, (n,), float32."""
     return torch.cumprod(1 - torch.linspace(beta_first, beta_last, n), dim=0)
 
 
-def cosine_alpha_bar(n: int = N_TIMESTEPS, offset: float = 0.008, beta_max: float = 0.999) -> Tensor:
-    """The table of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), shape (n,), float32."""
-    f = torch.cos((torch.linspace(0, 1, n + 1, dtype=torch.float64) + offset) / (1 + offset) * math.pi / 2) ** 2
+def cosine_alpha_bar(
+    n: int = N_TIMESTEPS, offset: float = 0.008, beta_max: float = 0.999
+) -> Tensor:
+    """Compute the table of the cosine schedule, (n,), float32.
+
+    Source:
+        Nichol and Dhariwal 2021, eq. 17.
+    """
+    u = (torch.linspace(0, 1, n + 1, dtype=torch.float64) + offset) / (1 + offset)
+    f = torch.cos(u * math.pi / 2) ** 2
     beta = (1 - f[1:] / f[:-1]).clamp(max=beta_max)
     return torch.cumprod(1 - beta, dim=0).float()
 
 
 def alpha_bar_at(table: Tensor, t: Tensor | float) -> Tensor:
-    """``alpha_bar`` at timestep ``t``, also between two timesteps (linear in its logarithm); 1 for negative ``t``."""
+    """Interpolate ``alpha_bar`` at timestep ``t`` linearly in its logarithm; 1 for t < 0."""
     t = torch.as_tensor(t, dtype=torch.float64, device=table.device)
     low = t.floor().clamp(0, len(table) - 1).long()
     high = (low + 1).clamp(max=len(table) - 1)
@@ -43,55 +53,91 @@ def alpha_bar_at(table: Tensor, t: Tensor | float) -> Tensor:
 
 
 def timestep_of(table: Tensor, alpha_bar: Tensor | float) -> Tensor:
-    """The (fractional) timestep whose ``alpha_bar`` is given: the inverse of :func:`alpha_bar_at`, clamped to the table."""
+    """Find the (fractional) timestep of a given ``alpha_bar``, clamped to the table.
+
+    It is the inverse of :func:`alpha_bar_at`.
+    """
     log = torch.as_tensor(alpha_bar, dtype=torch.float64, device=table.device).log()
     log_table = table.double().log()
     high = torch.searchsorted(-log_table, -log).clamp(1, len(table) - 1)
     low = high - 1
-    return (low + ((log_table[low] - log) / (log_table[low] - log_table[high])).clamp(0, 1)).float()
+    part = (log_table[low] - log) / (log_table[low] - log_table[high])
+    return (low + part.clamp(0, 1)).float()
 
 
 def timesteps(steps: int, n: int = N_TIMESTEPS) -> list[int]:
-    """The timesteps of a chain of ``steps`` network calls, falling to 0: ``[900, 800, ..., 0]`` for 10.
+    """Return the timesteps of a chain of ``steps`` network calls, falling to 0.
+
+    Args:
+        steps: Number of network calls, from 1 to ``n``. A single one is made at the last timestep,
+            where an image is as good as pure noise.
+        n: Number of timesteps of the schedule.
+
+    Raises:
+        SettingError: ``steps`` is out of range.
 
     Source:
-        The spacing of BIRD's released sampler ("leading"): the chain starts at ``n - n / steps``, not at ``n - 1``.
+        The spacing of BIRD's released sampler ("leading"): the chain starts at ``n - n / steps``,
+        not at ``n - 1``. Difference: there a single call is made at timestep 0, where the network
+        expects an image and is given noise.
+
+    Example:
+        >>> timesteps(5), timesteps(1)
+        ([800, 600, 400, 200, 0], [999])
     """
     if not 1 <= steps <= n:
         raise SettingError(f"steps must lie between 1 and {n}, not {steps}.")
+    if steps == 1:
+        return [n - 1]
     return [i * n // steps for i in reversed(range(steps))]
 
 
 def step_pairs(steps: int, n: int = N_TIMESTEPS) -> list[tuple[int, int]]:
-    """The chain of :func:`timesteps` as (t, s) pairs; the last ``s`` is -1, where ``alpha_bar`` is 1."""
+    """Return the chain of :func:`timesteps` as pairs (t, s).
+
+    The last ``s`` is -1, where ``alpha_bar`` is 1.
+    """
     ts = timesteps(steps, n)
     return list(zip(ts, [*ts[1:], -1], strict=True))
 
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    """The clean picture that ``x_t`` holds when its noise is ``eps``."""
+    """Compute the clean image in ``x_t`` if its noise is ``eps``."""
     return (x_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
 
 
 def eps_from_x0(x_t: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
-    """The noise that ``x_t`` holds when its clean picture is ``x0``."""
+    """Compute the noise in ``x_t`` if its clean image is ``x0``."""
     return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
 
 
 def ddim_step(x0: Tensor, eps: Tensor, alpha_bar_s: Tensor) -> Tensor:
-    """The deterministic step to ``s``: the same picture and the same noise, mixed for ``s``."""
+    """Take the deterministic step to ``s``: the same image and noise, mixed for ``s``."""
     return alpha_bar_s.sqrt() * x0 + (1 - alpha_bar_s).sqrt() * eps
 
 
-def ddpm_posterior(x_t: Tensor, x0: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of ``q(x_s | x_t, x0)`` for any s < t (Ho et al. 2020, eq. 7, with a general stride)."""
+def ddpm_posterior(
+    x_t: Tensor, x0: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute mean and variance of ``q(x_s | x_t, x0)`` for any s < t.
+
+    Source:
+        Ho et al. 2020, eq. 7, with a general stride.
+    """
     alpha = alpha_bar_t / alpha_bar_s
     beta = 1 - alpha
-    mean = (alpha_bar_s.sqrt() * beta * x0 + alpha.sqrt() * (1 - alpha_bar_s) * x_t) / (1 - alpha_bar_t)
+    mean = (alpha_bar_s.sqrt() * beta * x0 + alpha.sqrt() * (1 - alpha_bar_s) * x_t) / (
+        1 - alpha_bar_t
+    )
     return mean, beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)
 
 
-def ddpm_step(x_t: Tensor, x0: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor, noise: Tensor) -> Tensor:
-    """The ancestral step to ``s`` with the posterior ("small") variance; no noise enters the last one."""
+def ddpm_step(
+    x_t: Tensor, x0: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor, noise: Tensor
+) -> Tensor:
+    """Take the ancestral step to ``s`` with the posterior ("small") variance.
+
+    No noise enters the last step.
+    """
     mean, variance = ddpm_posterior(x_t, x0, alpha_bar_t, alpha_bar_s)
     return mean + variance.sqrt() * noise

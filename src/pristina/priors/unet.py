@@ -9,22 +9,27 @@ from torch import Tensor, nn
 
 from pristina.errors import SettingError
 from pristina.priors.base import Prior, SizeRule
-from pristina.priors.network import PatchUNet
+from pristina.priors.network import ImageNetwork
 from pristina.priors.schedule import x0_from_eps
 
 PredictionType = Literal["eps", "v", "x0", "flow"]
 
 
 class UNetPrior(Prior):
-    """A diffusion network behind :meth:`Prior.predict`, whatever it was trained to predict.
+    """Diffusion network of any prediction type as a prior.
 
     Args:
-        network: ``network(x_t, t) -> prediction``. Frozen and put in evaluation mode.
-        prediction: What the network returns: the noise (``eps``), ``v = alpha eps - sigma x0`` (``v``), the clean picture (``x0``),
-            or the velocity ``eps - x0`` of the straight path ``(1 - u) x0 + u eps`` (``flow``). A flow network is given the time u in
-            [0, 1] of the same signal-to-noise ratio, and ``x_t`` scaled to its path, so that it serves every timestep of the
-            variance-preserving chain exactly.
-        dtype: Where the network computes (weights stay as they are); float32 unless said otherwise.
+        network: Network ``network(x_t, t)``; frozen and put in evaluation mode.
+        prediction: Quantity that the network predicts: the noise (``eps``), ``v = alpha eps - sigma
+            x0`` (``v``), the clean images (``x0``), or the velocity ``eps - x0`` of the straight
+            path ``(1 - u) x0 + u eps`` (``flow``). A flow network gets the time u in [0, 1] of the
+            same signal-to-noise ratio and ``x_t`` scaled to its path, and so serves every timestep
+            of the variance-preserving chain exactly.
+        domain: Description of the images that it was trained on, in one sentence.
+        channels: Number of colour channels.
+        size_rule: Accepted sizes; any by default.
+        alpha_bar: Table of the noise schedule, (1000,); linear by default.
+        dtype: Type in which the network computes (default float32); the weights stay as they are.
     """
 
     def __init__(
@@ -63,7 +68,29 @@ class UNetPrior(Prior):
         return out if self.prediction == "x0" else alpha * x_t - sigma * out
 
 
-def flow_prior(network: PatchUNet, *, domain: str, native: int | None, fixed: bool, dtype: torch.dtype = torch.float32) -> UNetPrior:
-    """A prior from a network trained by :mod:`pristina.training.prior`."""
-    rule = SizeRule(multiple=network.multiple, minimum=network.multiple, native=native, fixed=fixed)
-    return UNetPrior(network, prediction="flow", domain=domain, channels=network.settings["outputs"], size_rule=rule, dtype=dtype)
+def flow_prior(
+    network: ImageNetwork,
+    *,
+    domain: str,
+    native: int | None,
+    fixed: bool,
+    dtype: torch.dtype = torch.float32,
+) -> UNetPrior:
+    """Make a prior from a network trained by :mod:`pristina.training.prior`.
+
+    Args:
+        network: Trained network.
+        domain: Description of the images that it was trained on, in one sentence.
+        native: Side of the training images in pixels.
+        fixed: Whether only images of that size are accepted.
+        dtype: Type in which the network computes (default float32).
+    """
+    multiple = network.multiple
+    return UNetPrior(
+        network,
+        prediction="flow",
+        domain=domain,
+        channels=network.settings["outputs"],
+        size_rule=SizeRule(multiple=multiple, minimum=multiple, native=native, fixed=fixed),
+        dtype=dtype,
+    )

@@ -1,0 +1,412 @@
+"""Plans: what will be done to a picture and what it will cost, before anything is computed.
+
+A :class:`~pristina.request.Request` says what a user asks for. :func:`plan` completes it for one
+picture: method, settings, weights, size. :func:`pristina.restoration.run` carries the plan out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pristina.auto import choose
+from pristina.errors import InputError, SettingError, SizeError
+from pristina.estimates import Estimate, estimate_calls, estimate_steps
+from pristina.image.fit import Fit
+from pristina.image.picture import MAX_PIXELS, Picture
+from pristina.image.statistics import ImageStatistics, damage_statistics
+from pristina.methods.index import MethodEntry, method
+from pristina.methods.steps.result import Calls
+from pristina.operators.base import Observation, Operator
+from pristina.operators.noise import white_noise_sigma
+from pristina.operators.recipe import Recipe
+from pristina.operators.tone import Grey
+from pristina.priors.base import Prior, SizeRule
+from pristina.priors.compose import PerChannel
+from pristina.priors.load import kind_of, load_weights
+from pristina.priors.windowed import Windowed
+from pristina.request import Request
+from pristina.settings import Settings
+
+DEFAULT_WEIGHTS = {"diffusion": "faces", "direct": "photos-blind"}
+"""Shipped weights that a method uses when none are named, by kind."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done to images of one size.
+
+    Attributes:
+        request: The request, with method and weights filled in.
+        entry: Entry of the method.
+        settings: Settings of the method.
+        size: Height and width of the images as they come, in pixels.
+        output_size: Height and width of the restored images.
+        fit: How images are brought to the size at which the prior works.
+        device: Device of the computation.
+        prior: Loaded weights; None if the method has none.
+        weights_name: Name of the weights for records.
+        extra_weights: Further loaded weights, by the keyword of the method that takes them.
+        operator: Form of the degradation that the method is given; None if it is given none.
+        enlarge: Operator from which only the size of the restored images is taken.
+        known_sigma: Noise level that the method is given, in [0, 1] units.
+        first_channel: Whether the method sees one channel only of a grey picture.
+        statistics: Image statistics from which the method was chosen.
+        notes: What the user should know, in sentences.
+    """
+
+    request: Request
+    entry: MethodEntry
+    settings: Settings
+    size: tuple[int, int]
+    output_size: tuple[int, int]
+    fit: Fit
+    device: torch.device
+    prior: Any = None
+    weights_name: str | None = None
+    extra_weights: Mapping[str, Any] = field(default_factory=dict)
+    operator: Operator | None = None
+    enlarge: Operator | None = None
+    known_sigma: float | None = None
+    first_channel: bool = False
+    statistics: ImageStatistics | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def work_size(self) -> tuple[int, int]:
+        """Height and width at which the prior works."""
+        return self.fit.work_height, self.fit.work_width
+
+    @property
+    def windows(self) -> int:
+        """Number of windows in which the prior takes one image."""
+        if self.prior is None:
+            return 1
+        n: int = self.prior.calls_per_image(*self.work_size)
+        return n
+
+    @property
+    def calls(self) -> Calls:
+        """Network calls for one picture, with all windows and samples."""
+        calls, n = self.entry.calls(self.settings), self.windows * self.request.samples
+        return replace(calls, forward=n * calls.forward, backward=n * calls.backward)
+
+    def estimate(self) -> Estimate:
+        """Measure one network call, and estimate time and memory for one picture.
+
+        A method without a network is run for three steps instead.
+        """
+        if self.prior is not None:
+            return estimate_calls(self.prior, self.calls, self.work_size)
+        y = torch.full((1, 3, *self.work_size), 0.5, device=self.device)
+        one = estimate_steps(self.entry.function, Observation(y), self.settings)
+        return replace(one, seconds=self.request.samples * one.seconds)
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan ready for JSON."""
+        form = self.enlarge if self.operator is None else self.operator
+        return {
+            "request": self.request.to_json(),
+            "settings": asdict(self.settings),
+            "weights": dict(getattr(self.prior, "source", {})),
+            "domain": getattr(self.prior, "domain", ""),
+            "operator": None if form is None else form.describe(),
+            "size": list(self.size),
+            "output_size": list(self.output_size),
+            "work_size": list(self.work_size),
+            "windows": self.windows,
+            "calls": asdict(self.calls),
+            "statistics": None if self.statistics is None else asdict(self.statistics),
+        }
+
+
+def plan(
+    picture: Any,
+    *,
+    method: str = "auto",
+    prior: Any = None,
+    operator: Operator | str | None = None,
+    preset: str | None = None,
+    settings: Mapping[str, Any] | Settings | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    device: str = "auto",
+    memory_bytes: int | None = None,
+) -> Plan:
+    """Plan the restoration of a picture.
+
+    Args:
+        picture: File, :class:`~pristina.image.picture.Picture`, or pixels, (3, H, W) in [0, 1].
+        method: Name of a method, or ``auto``; see :data:`pristina.methods.index.METHODS`.
+        prior: Shipped name, path, hub id, or loaded weights; None takes those that suit the method.
+        operator: Form of the degradation, as an operator or a recipe; None when nothing is known.
+        preset: Name of a preset of the method.
+        settings: Settings object, or single settings by name, applied after the preset.
+        seed: Random seed.
+        samples: Number of restorations to draw.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        memory_bytes: Memory that the run may use; None takes half of what is free.
+
+    Returns:
+        The plan; nothing has been computed but the image statistics that ``auto`` needs.
+
+    Raises:
+        PictureError: The file cannot be read.
+        SettingError: A name or a value is wrong.
+        SizeError: The prior cannot take a picture of this shape.
+        InputError: The operator does not suit the method.
+
+    Example:
+        >>> import torch
+        >>> from pristina.priors.gaussian import GaussianPrior
+        >>> made = plan(torch.rand(3, 20, 12), method="mmse", prior=GaussianPrior(variance=0.2))
+        >>> made.entry.name, made.calls.forward, made.output_size
+        ('mmse', 1, (20, 12))
+    """
+    picture = Picture.of(picture)
+    request = Request(
+        method=method,
+        prior=str(prior) if isinstance(prior, str | Path) else None,
+        recipe=operator if isinstance(operator, str) else None,
+        preset=preset,
+        settings=dict(settings) if isinstance(settings, Mapping) else {},
+        seed=seed,
+        samples=samples,
+        device=device,
+        memory_bytes=memory_bytes,
+    )
+    return plan_request(
+        picture,
+        request,
+        weights=None if isinstance(prior, str | Path) else prior,
+        operator=None if isinstance(operator, str) else operator,
+        settings=None if isinstance(settings, Mapping) else settings,
+    )
+
+
+def plan_request(
+    picture: Picture,
+    request: Request,
+    *,
+    weights: Any = None,
+    operator: Operator | None = None,
+    settings: Settings | None = None,
+) -> Plan:
+    """Plan what a request asks for; the arguments are as in :func:`plan`.
+
+    Args:
+        picture: The picture.
+        request: The request.
+        weights: Loaded weights in place of those that the request names.
+        operator: Operator in place of the recipe of the request.
+        settings: Settings object in place of the settings of the request.
+    """
+    notes: list[str] = []
+    statistics = None
+    if request.method == "auto":
+        if operator is not None or settings is not None:
+            raise SettingError(
+                "An operator and settings belong to a method: name it too, for example bird."
+            )
+        statistics = damage_statistics(picture)
+        source = request.prior if weights is None else weights
+        kind = "direct" if source is None else kind_of(source)
+        named = replace(request, prior=weights_name(source))
+        request, why = choose(statistics, named, kind)
+        weights = weights if request.method != "nothing" else None
+        notes.append(why)
+    entry = method(request.method)
+    if settings is None:
+        settings = entry.make_settings(request.preset, request.settings)
+    elif request.preset is not None or not isinstance(settings, entry.settings):
+        kind_name = entry.settings.__name__
+        raise SettingError(
+            f"{entry.name} takes settings by name, or a {kind_name} without a preset beside it."
+        )
+    if operator is None and request.recipe is not None:
+        operator = Recipe.parse(request.recipe).form(request.seed)
+    _check_operator_use(entry, operator)
+    pixels = picture.visible
+    grey = bool((pixels == pixels[:1]).all())
+    made = make_plan(
+        request,
+        picture.size,
+        weights=weights,
+        operator=operator,
+        settings=settings,
+        known_sigma=_known_sigma(entry, settings, operator),
+    )
+    one_channel = made.prior is not None and made.prior.channels == 1
+    if one_channel and not grey and isinstance(made.prior, Prior):
+        made = replace(made, prior=PerChannel(made.prior))
+        notes.append("The prior knows grey pictures: each colour channel was restored by itself.")
+    return replace(
+        made,
+        first_channel=grey and (one_channel or _takes_colour(made.operator)),
+        statistics=statistics,
+        notes=(*notes, *made.notes),
+    )
+
+
+def make_plan(
+    request: Request,
+    size: tuple[int, int],
+    *,
+    weights: Any = None,
+    operator: Operator | None = None,
+    settings: Settings | None = None,
+    known_sigma: float | None = None,
+) -> Plan:
+    """Make the plan for images of one size, whose method is named.
+
+    Args:
+        request: The request; its method is not ``auto``.
+        size: Height and width of the images in pixels.
+        weights: Loaded weights; None loads those that the request names.
+        operator: Operator that the method is given, or from which the size is taken.
+        settings: Settings of the method; None takes those of the request.
+        known_sigma: Noise level that the method is given, in [0, 1] units.
+
+    Raises:
+        SettingError: A name or a value is wrong.
+        CheckpointError: The weights cannot be loaded.
+        SizeError: The prior cannot take images of this size.
+        InputError: The operator does not suit the method.
+    """
+    entry, device = method(request.method), best_device(request.device)
+    if settings is None:
+        settings = entry.make_settings(request.preset, request.settings)
+    output_size, enlarge = size, None
+    if operator is not None:
+        operator = operator.to(device)
+        output_size = operator.picture_size(*size)
+        _check_output(entry, operator, size, output_size)
+        if entry.operator == "size":
+            operator, enlarge = None, operator
+    source = weights if weights is not None else request.prior or _default_weights(entry)
+    prior = load_weights(entry.prior, source, device=device)
+    if isinstance(source, str):
+        request = replace(request, prior=source)
+    extra = {
+        name: load_weights(kind, getattr(settings, name), device=device)
+        for name, kind in entry.extra_weights.items()
+        if getattr(settings, name) is not None
+    }
+    rule = SizeRule() if prior is None else prior.size_rule
+    if operator is not None:
+        if entry.prior == "diffusion" and rule.fixed and output_size != (rule.native, rule.native):
+            prior = Windowed(prior)
+        fit = Fit(*output_size, *output_size)
+    else:
+        fit = Fit.to(
+            *output_size,
+            multiple=rule.multiple,
+            minimum=rule.minimum,
+            native=rule.native,
+            fixed=rule.fixed,
+        )
+    return Plan(
+        request=request,
+        entry=entry,
+        settings=settings,
+        size=size,
+        output_size=output_size,
+        fit=fit,
+        device=device,
+        prior=prior,
+        weights_name=weights_name(source) if prior is not None else None,
+        extra_weights=extra,
+        operator=operator,
+        enlarge=enlarge,
+        known_sigma=known_sigma,
+        notes=(fit.note,) if fit.note else (),
+    )
+
+
+def best_device(device: str) -> torch.device:
+    """Return the device that ``auto`` means here, or the one named.
+
+    Raises:
+        SettingError: The device is not available.
+    """
+    if device == "auto":
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        found = torch.zeros(1, device=device)
+        found.cpu()  # Nothing comes back from the device "meta".
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"device {device!r} cannot be used here; try auto or cpu.") from error
+    return found.device
+
+
+def weights_name(source: Any) -> str | None:
+    """Return a name for weights in records: the name or path, or the type of an object."""
+    if source is None or isinstance(source, str | Path):
+        return None if source is None else str(source)
+    return type(source).__name__
+
+
+def _default_weights(entry: MethodEntry) -> str | None:
+    if entry.prior != "none" and entry.prior not in DEFAULT_WEIGHTS:
+        raise SettingError(
+            f"No weights for {entry.name} come with pristina: train some "
+            "(pristina train conditional) and name them with --prior."
+        )
+    return DEFAULT_WEIGHTS.get(entry.prior)
+
+
+def _check_operator_use(entry: MethodEntry, operator: Operator | None) -> None:
+    if entry.operator == "required" and operator is None:
+        raise InputError(
+            f"{entry.name} needs the form of the degradation: give an operator, "
+            "for example 'blur:sigma=2 | noise:sigma=0.05'."
+        )
+    if entry.operator == "never" and operator is not None:
+        raise InputError(
+            f"{entry.name} does not use the form of the degradation; "
+            "leave the operator out, or take a method that does."
+        )
+
+
+def _check_output(
+    entry: MethodEntry, operator: Operator, size: tuple[int, int], output_size: tuple[int, int]
+) -> None:
+    height, width = output_size
+    if height * width > MAX_PIXELS:
+        raise SizeError(
+            f"The restored picture would have {width} x {height} px, "
+            f"more than {MAX_PIXELS:,}; take a smaller factor."
+        )
+    if entry.operator == "size" and output_size == size:
+        raise InputError(
+            f"{entry.name} uses an operator only to learn the picture's size, as with "
+            f"bicubic:factor=4, and {operator.describe()!r} does not change it; leave it out, "
+            "or take a method that uses it."
+        )
+
+
+def _takes_colour(operator: Operator | None) -> bool:
+    return operator is not None and any(isinstance(part, Grey) for part in operator.modules())
+
+
+def _known_sigma(entry: MethodEntry, settings: Any, form: Operator | None) -> float | None:
+    """Return the level of the white noise at the end of the form, for methods that need it.
+
+    Raises:
+        InputError: The method needs it, and the form does not end with white noise, or has other
+            noise too.
+    """
+    if not entry.oracle or getattr(settings, "sigma", "") == "estimated":
+        return None
+    sigma = None if form is None else white_noise_sigma(form)
+    if sigma is None:
+        raise InputError(
+            f"{entry.name} needs the noise level: end the operator with it, once, "
+            "as in 'blur:sigma=2 | noise:sigma=0.05'."
+        )
+    return sigma

@@ -1,0 +1,54 @@
+"""Command ``doctor``: what it says about the machine, and whether its plans come true."""
+
+import pytest
+import torch
+
+from pristina.cli.console import duration, printable
+from pristina.cli.doctor import doctor, parse_size
+from pristina.errors import SettingError
+from pristina.methods.index import METHODS
+from tests.checkpoints.reference import Form, make_ddpm
+
+
+def test_sizes_are_read():
+    assert parse_size(None) is None and parse_size("33x9") == (9, 33)
+    for wrong in ("100", "0x5", "ax3", "5x", "1e3x5"):
+        with pytest.raises(SettingError, match="WIDTHxHEIGHT"):
+            parse_size(wrong)
+
+
+def test_times_and_names_in_words():
+    assert [duration(s) for s in (3.21, 240, 7200)] == ["3.2 s", "4 min", "2 h"]
+    assert printable("[red]a\n\x1b[2Jb") == "[red]a\\n\\x1b[2Jb"
+
+
+def test_the_machine_is_described(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PRISTINA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRISTINA_OFFLINE", "1")
+    doctor(device="cpu")
+    text = capsys.readouterr().out
+    version = f"torch {torch.__version__}"
+    for words in ("pristina", version, "cpu", "bfloat16", "train: ", str(tmp_path / "cache")):
+        assert words in text
+    assert "switched off" in text
+
+
+def test_a_checkpoint_of_another_project_is_measured(tmp_path, capsys):
+    torch.save(make_ddpm(Form()), tmp_path / "mine.ckpt")
+    doctor(prior=str(tmp_path / "mine.ckpt"), method="diip", size="30x20", device="cpu")
+    text = capsys.readouterr().out
+    assert "30 x 20 px" in text and "network calls: at most 2010" in text and "GiB" in text
+    doctor(prior=str(tmp_path / "mine.ckpt"), device="cpu")
+    assert "method: mmse" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["auto", *METHODS])
+def test_it_answers_for_every_method(name, capsys):
+    if name == "conditional_ddpm":  # No weights for it are shipped.
+        with pytest.raises(SettingError, match="No weights for conditional_ddpm"):
+            doctor(method=name, device="cpu")
+        return
+    doctor(method=name, size="64x64", device="cpu")
+    text = capsys.readouterr().out
+    assert "method: " in text and "cost: " in text
+    assert ("network calls" in text) == (name not in ("nothing", "dip"))

@@ -1,0 +1,104 @@
+"""Statistics of damage, against independent answers and images made for them."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from pristina.errors import SizeError
+from pristina.image import statistics
+from pristina.image.picture import Picture
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.2])
+def test_noise_level_is_found(sigma):
+    y = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(2, 3, 64, 64) + sigma * noise(
+        2, 3, 64, 64
+    )
+    found = statistics.estimate_noise(y)
+    torch.testing.assert_close(found, torch.full((2,), sigma), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (7, 9), (64, 65)])
+def test_noise_level_is_a_median(size):
+    """Also of an even number of values, and of more than ``torch.quantile`` takes."""
+    y = noise(2, 3, *size)
+    height, width = (n // 2 * 2 for n in size)
+    y = y[..., :height, :width]
+    detail = (y[..., ::2, ::2] - y[..., ::2, 1::2] - y[..., 1::2, ::2] + y[..., 1::2, 1::2]) / 2
+    right = np.median(detail.abs().flatten(2).numpy(), axis=2).mean(1) / 0.6745
+    assert np.allclose(statistics.estimate_noise(y).numpy(), right, rtol=1e-5)
+
+
+def test_large_images_have_a_noise_level_too():
+    y = 0.1 * noise(1, 1, 2, 2**15).repeat(1, 1, 600, 1).view(1, 1, 1200, 2**15)
+    assert abs(float(statistics.estimate_noise(y)) / 0.1 - 1) < 0.05
+
+
+def test_sharpness_is_the_variance_of_the_laplacian():
+    x = torch.rand(2, 3, 20, 17, generator=torch.Generator().manual_seed(0))
+    luma = (
+        (x.double() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1).double()).sum(1).numpy()
+    )
+    right = [ndimage.laplace(image, mode="mirror").var(ddof=1) for image in luma]
+    assert np.allclose(statistics.sharpness(x).numpy(), right, rtol=1e-4)
+    grey = x[:, :1]
+    assert np.allclose(
+        statistics.sharpness(grey).numpy(),
+        statistics.sharpness(grey.expand(-1, 3, -1, -1)).numpy(),
+        rtol=1e-4,
+    )
+
+
+def test_the_noise_floor_is_that_of_the_smooth_places():
+    y = torch.full((1, 3, 128, 128), 0.5)
+    y[..., :64] += 0.3 * noise(1, 3, 128, 64)
+    y += 0.05 * noise(1, 3, 128, 128, seed=1)
+    assert 0.04 < float(statistics.noise_floor(y)) < 0.055
+    assert (
+        0.04 < float(statistics.noise_floor(0.5 + 0.05 * noise(1, 3, 128, 128), octaves=1)) < 0.055
+    )
+
+
+def test_white_noise_is_white_and_coarse_noise_is_not():
+    white = 0.1 * noise(1, 3, 256, 256)
+    coarse = torch.nn.functional.avg_pool2d(white, 3, 1, 1)
+    assert 0.85 < float(statistics.whiteness(white)) < 1.1
+    assert float(statistics.whiteness(coarse)) < 0.7
+
+
+def test_blur_takes_fineness_and_blocks_are_seen():
+    x = noise(1, 1, 128, 128)
+    soft = torch.from_numpy(ndimage.gaussian_filter(x.numpy(), (0, 0, 2, 2)))
+    assert float(statistics.fineness(soft)) < 0.5 * float(statistics.fineness(x))
+    assert float(statistics.fineness(soft, octaves=2)) < 0.2 * float(
+        statistics.fineness(x, octaves=2)
+    )
+    blocks = torch.nn.functional.interpolate(noise(1, 1, 16, 16), scale_factor=8)
+    assert float(statistics.blockiness(blocks)) > 100
+    with pytest.raises(SizeError, match="more than 8 px"):
+        statistics.blockiness(x[..., :8])
+
+
+def test_all_statistics_of_a_picture_at_once():
+    pixels = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
+    found = statistics.damage_statistics(Picture.from_pixels(pixels))
+    y = pixels[None]
+    assert (found.height, found.width, found.jpeg_quality) == (40, 50, None)
+    for name, value in (
+        ("blockiness", statistics.blockiness(y)),
+        ("noise", statistics.noise_floor(y)),
+        ("whiteness", statistics.whiteness(y)),
+        ("noise_wide", statistics.noise_floor(y, 1)),
+        ("whiteness_wide", statistics.whiteness(y, 1)),
+        ("fineness", statistics.fineness(y)),
+        ("fineness_wide", statistics.fineness(y, 2)),
+    ):
+        assert getattr(found, name) == float(value), name
+    assert "50 x 40 px, noise" in found.sentence()
+    with pytest.raises(SizeError, match="name a method"):
+        statistics.damage_statistics(Picture.from_pixels(pixels[..., :31]))

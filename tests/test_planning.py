@@ -1,0 +1,153 @@
+"""The way of a picture: request, plan, run, finish."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pristina
+from pristina.errors import Cancelled, CheckpointError, InputError, SettingError, SizeError
+from pristina.operators.blur import GaussianBlur
+from pristina.planning import make_plan
+from pristina.priors.base import SizeRule
+from pristina.priors.gaussian import GaussianPrior
+from pristina.request import Request
+from pristina.seeds import generators
+
+PRIOR = GaussianPrior(variance=0.2)
+Y = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(0))
+BLUR = "blur:sigma=1,size=5 | noise:sigma=0.05"
+CASES = {
+    "mmse": ({}, None),
+    "diip": ({"iterations": 3, "sampler_steps": 2, "rule": "none"}, None),
+    "bird": ({"iterations": 3, "sampler_steps": 2}, BLUR),
+    "invert2restore": ({"iterations": 2, "sampler_steps": 2}, BLUR),
+    "dreamclean": ({"levels": 4}, None),
+    "gdp": ({"steps": 4}, BLUR),
+    "dps": ({"steps": 4}, BLUR),
+    "diffpir": ({"steps": 4}, BLUR),
+    "ddrm": ({"steps": 4}, BLUR),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plan_says_what_a_run_costs(name):
+    settings, recipe = CASES[name]
+    options = {"method": name, "prior": PRIOR, "settings": settings, "operator": recipe}
+    plan = pristina.plan(Y, **options)
+    done = pristina.restore(Y, **options)
+    calls = plan.calls
+    assert (calls.forward, calls.backward) == (done.cost.network_calls, done.cost.backward_calls)
+    assert plan.output_size == done.picture.size == plan.size == (16, 24)
+    estimate = plan.estimate()
+    assert estimate.seconds > 0 and estimate.peak_bytes > 1e6
+
+
+def test_samples_and_windows_multiply_the_calls():
+    prior = GaussianPrior(variance=0.2)
+    prior.size_rule = SizeRule(native=16, minimum=16, fixed=True)
+    options = {"method": "dps", "operator": BLUR, "settings": {"steps": 3}, "prior": prior}
+    one = pristina.plan(Y[..., :16], **options)
+    wide = pristina.plan(Y, samples=2, **options)
+    assert (one.windows, wide.windows) == (1, 2)
+    assert (one.calls.forward, wide.calls.forward) == (3, 3 * 2 * 2)
+    done = pristina.restore(Y, samples=2, **options)
+    assert done.cost.network_calls == wide.calls.forward and done.picture.size == (16, 24)
+
+
+def test_restoring_is_planning_running_and_finishing():
+    options = {"method": "bird", "prior": PRIOR, "operator": BLUR, "settings": CASES["bird"][0]}
+    whole = pristina.restore(Y, seed=5, **options)
+    plan = pristina.plan(Y, seed=5, **options)
+    assert torch.equal(pristina.run(plan, Y[None]).images[0], whole.picture.pixels)
+    batch = torch.stack([Y, Y.flip(-1)])
+    both = pristina.run(plan, batch, generator=generators(5, 2))
+    torch.testing.assert_close(both.images[0], whole.picture.pixels, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="The plan is for images of 24 x 16 px"):
+        pristina.run(plan, batch[..., :16])
+
+
+def test_a_cancelled_restoration_goes_on_to_the_same_bits():
+    options = {"method": "bird", "prior": PRIOR, "operator": BLUR, "settings": CASES["bird"][0]}
+
+    def cancel(event):
+        if event.step == 2:
+            raise Cancelled
+
+    whole = pristina.restore(Y, **options)
+    part = pristina.restore(Y, on_step=cancel, **options)
+    assert "cancelled" in str(part.result.stopped[0])
+    rest = pristina.restore(Y, start=part.result.state, **options)
+    assert torch.equal(rest.picture.pixels, whole.picture.pixels)
+    assert torch.equal(rest.result.trace["loss"], whole.result.trace["loss"])
+    with pytest.raises(InputError, match="diip cannot start from a state of bird"):
+        pristina.restore(Y, method="diip", prior=PRIOR, start=part.result.state)
+    with pytest.raises(InputError, match="Several samples cannot start"):
+        pristina.restore(Y, samples=2, start=part.result.state, **options)
+
+
+def test_two_threads_share_a_prior_and_count_apart():
+    counts = []
+
+    def work(iterations):
+        settings = {"iterations": iterations, "sampler_steps": 5, "rule": "none"}
+        done = pristina.restore(Y, method="diip", prior=PRIOR, settings=settings)
+        counts.append((iterations, done.cost.network_calls))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (20, 20, 30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(counts) == [(n, 5 * (n + 1)) for n in (20, 20, 30)] and PRIOR.n_calls == 0
+
+
+def test_what_cannot_be_done_is_refused_while_planning():
+    for options, error, sentence in [
+        ({"method": "magic"}, SettingError, "no method 'magic'"),
+        ({"method": "bird", "operator": "blurr:sigma=2"}, pristina.OperatorError, "blurr"),
+        ({"method": "dps"}, InputError, "needs the form of the degradation"),
+        ({"method": "indi", "prior": PRIOR}, CheckpointError, "A regressor is needed"),
+        ({"method": "diip", "prior": "faces"}, SizeError, "far from square"),
+        ({"operator": GaussianBlur(1.0)}, SettingError, "name it too"),
+        ({"method": "mmse", "samples": 0}, SettingError, "between 1 and 1000"),
+    ]:
+        with pytest.raises(error, match=sentence):
+            pristina.plan(Y, **options)
+
+
+def test_a_plan_without_a_picture():
+    plan = make_plan(Request(method="diip", seed=1), (20, 20), weights=PRIOR)
+    result = pristina.run(
+        replace(plan, request=Request(method="diip", seed=1)),
+        torch.rand(1, 3, 20, 20),
+        on_step=_stop,
+    )
+    assert result.seeds == [1] and result.images.shape == (1, 3, 20, 20)
+
+
+def _stop(event):
+    raise Cancelled
+
+
+def test_arrays_and_pillow_images_are_pictures():
+    levels = (255 * Y.permute(1, 2, 0)).round().byte().numpy()
+    options = {"method": "mmse", "prior": PRIOR}
+    a = pristina.restore(levels, **options).picture.pixels
+    b = pristina.restore(Image.fromarray(levels), **options).picture.pixels
+    c = pristina.restore(torch.from_numpy(levels / np.float32(255)).permute(2, 0, 1), **options)
+    assert torch.equal(a, b) and torch.equal(a, c.picture.pixels)
+    with pytest.raises(pristina.PictureError, match="0, 1"):
+        pristina.restore(255 * Y, **options)
+
+
+def test_a_diverged_run_is_an_error():
+    class Broken(GaussianPrior):
+        def predict_x0(self, x_t, t, alpha_bar):
+            return super().predict_x0(x_t, t, alpha_bar) * float("nan")
+
+    with pytest.raises(InputError, match="diverged"):
+        pristina.restore(Y, method="mmse", prior=Broken(variance=0.2))
