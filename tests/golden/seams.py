@@ -35,21 +35,22 @@ def operator_words() -> list[str]:
 
 def build_operator(recipe: str, seed: int) -> Any:
     """Build the operator that a recipe describes, with what is random about it drawn."""
-    from pristina.operators.index import parse_recipe
+    from pristina.operators.recipe import Recipe
 
-    return parse_recipe(recipe, seed)
+    return Recipe.parse(recipe).build(seed)
 
 
 def build_form(recipe: str) -> Any:
     """Build the form of unknown damage that a recipe describes."""
-    from pristina.operators.index import parse_recipe
+    from pristina.operators.recipe import Recipe
 
-    return parse_recipe(recipe, unknown=True)
+    return Recipe.parse(recipe).form()
 
 
 def random_source(seed: int, n_images: int) -> Any:
     """Make the randomness that ``Operator.degrade`` takes, one generator for each image."""
-    from pristina.types import Draw, generators
+    from pristina.seeds import generators
+    from pristina.types import Draw
 
     return Draw(generators(seed, n_images), n_images)
 
@@ -63,11 +64,9 @@ def shipped_weights() -> dict[str, Path]:
 
 def load_weights(name: str) -> Any:
     """Load shipped weights: a diffusion prior, a prior of kernels or a regressor."""
-    from pristina.priors.load import kind_of, load_direct, load_kernel_prior, load_prior
+    from pristina.priors.load import kind_of, load_weights
 
-    if name == "kernels":
-        return load_kernel_prior(name)
-    return load_direct(name) if kind_of(name) == "direct" else load_prior(name)
+    return load_weights(kind_of(name), name)
 
 
 def conditional_prior() -> Any:
@@ -100,13 +99,13 @@ def conditional_prior() -> Any:
 
 def working_size(done: pristina.Restored) -> tuple[int, int]:
     """Find the height and width at which a method worked, which its operator is for."""
-    height, width = done.result.picture.shape[-2:]
+    height, width = done.result.images.shape[-2:]
     return height, width
 
 
 def measure_images(restored: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Compute every metric of two batches that needs no download, by name."""
-    from pristina.metrics.measure import measure
+    from pristina.metrics import measure
 
     return measure(restored, truth)
 
@@ -123,10 +122,8 @@ def measure_kernels(estimated: Tensor, true: Tensor) -> dict[str, Tensor]:
 
 def damage_statistics(image: Tensor) -> list[float]:
     """Compute the statistics by which ``auto`` chooses, in the order of their definition."""
-    from pristina.image.look import look
+    from pristina.image.statistics import damage_statistics as statistics
 
-    seen = look(pristina.Picture.from_pixels(image))
-    return [
-        *(seen.blockiness, seen.noise, seen.whiteness, seen.noise_wide, seen.whiteness_wide),
-        *(seen.fineness, seen.fineness_wide),
-    ]
+    s = statistics(pristina.Picture.from_pixels(image))
+    noise = (s.blockiness, s.noise, s.whiteness, s.noise_wide, s.whiteness_wide)
+    return [*noise, s.fineness, s.fineness_wide]

@@ -83,7 +83,8 @@ def test_the_proximal_step_is_the_minimiser(operator, rho):
 def test_presets_are_those_of_the_released_scripts(preset, lam_there, zeta, steps):
     """A first step, with rho as ``main_ddpir_*.py`` computes it: their noise is in [0, 1] units."""
     assert (preset.zeta, preset.steps, preset.spacing) == (zeta, steps, "quadratic")
-    sigma, y, prior = 0.05, random_images(1), GaussianPrior(0.0, 0.1)
+    sigma, y, prior = 0.3, random_images(1), GaussianPrior(0.0, 0.1)
+    prior.alpha_bar = torch.linspace(0.9999, 0.5, 1000)  # a first step in which rho matters
     estimates = []
     settings = DiffPIR(steps=preset.steps, lam=preset.lam, zeta=preset.zeta, spacing=preset.spacing)
     diffpir(
