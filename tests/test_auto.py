@@ -1,6 +1,7 @@
 """What ``--method auto`` sees and what it chooses."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,33 +12,69 @@ from skimage import data
 from pristina import restore
 from pristina.auto import FINENESS, FINENESS_WIDE, STRENGTH, choose
 from pristina.errors import SizeError
-from pristina.image.look import Seen, blockiness, fineness, look, noise_floor, whiteness
 from pristina.image.picture import Picture
-from pristina.operators.index import parse_recipe
+from pristina.image.statistics import (
+    ImageStatistics,
+    blockiness,
+    damage_statistics,
+    fineness,
+    noise_floor,
+    whiteness,
+)
+from pristina.operators.recipe import Recipe
 from pristina.priors.gaussian import GaussianPrior
-from pristina.types import Draw, generators
+from pristina.request import Request
+from pristina.seeds import generators
+from pristina.types import Draw
 
-CLEAN = {name: torch.from_numpy(getattr(data, name)().copy()).permute(2, 0, 1).float() / 255 for name in ("astronaut", "coffee", "chelsea")}
+CLEAN = {
+    name: torch.from_numpy(getattr(data, name)().copy()).permute(2, 0, 1).float() / 255
+    for name in ("astronaut", "coffee", "chelsea")
+}
 
 
 def damaged(x, recipe):
-    y = parse_recipe(recipe, 0).degrade(x[None], Draw(generators(0, 1), 1)).detach().clamp(0, 1)
+    y = (
+        Recipe.parse(recipe)
+        .build(0)
+        .degrade(x[None], Draw(generators(0, 1), 1))
+        .detach()
+        .clamp(0, 1)
+    )
     return (255 * y[0]).round() / 255
 
 
 def seen(**changes):
-    undamaged = Seen(
-        480, 640, None, blockiness=1.0, noise=0.004, whiteness=0.9, noise_wide=0.008, whiteness_wide=0.4, fineness=0.7, fineness_wide=0.5
+    undamaged = ImageStatistics(
+        480,
+        640,
+        None,
+        blockiness=1.0,
+        noise=0.004,
+        whiteness=0.9,
+        noise_wide=0.008,
+        whiteness_wide=0.4,
+        fineness=0.7,
+        fineness_wide=0.5,
     )
     return replace(undamaged, **changes)
+
+
+def chosen(statistics, kind="direct", prior=None):
+    request, why = choose(statistics, Request(prior=prior), kind)
+    return SimpleNamespace(**vars(request), why=why)
 
 
 @pytest.mark.parametrize("name", CLEAN)
 def test_clean_pictures_are_left_alone_and_damaged_ones_are_not(name):
     x = CLEAN[name]
-    assert choose(look(Picture.from_pixels(x))).method == "nothing"
-    for recipe, prior in (("noise:sigma=0.06", "denoise"), ("jpeg:quality=10", "jpeg"), ("blur:sigma=2", "photos-blind")):
-        choice = choose(look(Picture.from_pixels(damaged(x, recipe))))
+    assert chosen(damage_statistics(Picture.from_pixels(x))).method == "nothing"
+    for recipe, prior in (
+        ("noise:sigma=0.06", "denoise"),
+        ("jpeg:quality=10", "jpeg"),
+        ("blur:sigma=2", "photos-blind"),
+    ):
+        choice = chosen(damage_statistics(Picture.from_pixels(damaged(x, recipe))))
         assert choice.method == "indi" and choice.prior == prior and prior in choice.why, recipe
 
 
@@ -45,15 +82,24 @@ def test_noise_is_measured_where_the_picture_is_smooth():
     flat = torch.full((1, 3, 128, 128), 0.5)
     noise = 0.05 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     textured = flat.clone()
-    textured[..., :96] += 0.3 * torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))
+    textured[..., :96] += 0.3 * torch.rand(
+        1, 3, 128, 96, generator=torch.Generator().manual_seed(1)
+    )
     assert float(noise_floor(flat + noise)) == pytest.approx(0.045, rel=0.08)
     assert float(noise_floor(textured)) < 1e-3
-    assert float(noise_floor(textured + noise)) == pytest.approx(0.048, rel=0.1)  # fewer smooth places to choose from
+    assert float(noise_floor(textured + noise)) == pytest.approx(
+        0.048, rel=0.1
+    )  # fewer smooth places to choose from
 
 
 def test_white_noise_is_told_from_texture():
     x = CLEAN["coffee"]
-    assert float(whiteness(damaged(x, "noise:sigma=0.04")[None])) > 0.8 > 0.7 > float(whiteness(x[None]))
+    assert (
+        float(whiteness(damaged(x, "noise:sigma=0.04")[None]))
+        > 0.8
+        > 0.7
+        > float(whiteness(x[None]))
+    )
     noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     assert float(whiteness(0.5 + 0.05 * noise)) == pytest.approx(1, abs=0.1)
 
@@ -67,7 +113,7 @@ def test_fine_detail_goes_with_blur():
 
 def test_enlargement_by_four_shows_over_two_octaves_only():
     x = CLEAN["coffee"][None]
-    reduce = parse_recipe("bicubic:factor=4", 0)
+    reduce = Recipe.parse("bicubic:factor=4").build(0)
     large = reduce.initial(reduce(x)).clamp(0, 1)
     assert float(fineness(large)) > FINENESS
     assert float(fineness(large, octaves=2)) < FINENESS_WIDE < float(fineness(x, octaves=2))
@@ -86,7 +132,11 @@ def test_enlargement_by_four_shows_over_two_octaves_only():
         ({"jpeg_quality": 20, "noise": 0.1}, "indi", "with mixed"),
         ({"jpeg_quality": 80, "noise_wide": 0.03, "whiteness_wide": 0.8}, "indi", "with mixed"),
         ({"jpeg_quality": 80, "noise_wide": 0.03}, "indi", "with jpeg"),
-        ({"jpeg_quality": 95, "noise": 0.1, "noise_wide": 0.03, "whiteness_wide": 0.8}, "indi", "with mixed"),
+        (
+            {"jpeg_quality": 95, "noise": 0.1, "noise_wide": 0.03, "whiteness_wide": 0.8},
+            "indi",
+            "with mixed",
+        ),
         ({"jpeg_quality": 95, "noise": 0.1}, "indi", "with denoise"),
         ({"jpeg_quality": 95, "noise_wide": 0.03, "whiteness_wide": 0.8}, "nothing", "quality 95"),
         ({"noise_wide": 0.03, "whiteness_wide": 0.8}, "nothing", "left as it is"),
@@ -99,44 +149,59 @@ def test_enlargement_by_four_shows_over_two_octaves_only():
     ],
 )
 def test_what_is_seen_decides(changes, method, word):
-    choice = choose(seen(**changes))
+    choice = chosen(seen(**changes))
     assert choice.method == method and word in choice.why
 
 
 def test_light_damage_is_repaired_gently():
     soft = seen(fineness=0.2)
-    assert choose(soft).settings == {"strength": STRENGTH} and "photos-blind at strength 0.8" in choose(soft).why
-    assert not choose(seen(noise=0.1, fineness=0.2)).settings and not choose(seen(fineness_wide=0.1)).settings
-    assert not choose(soft, "direct", "mine").settings  # measured for the shipped weights only
+    assert (
+        chosen(soft).settings == {"strength": STRENGTH}
+        and "photos-blind at strength 0.8" in chosen(soft).why
+    )
+    assert (
+        not chosen(seen(noise=0.1, fineness=0.2)).settings
+        and not chosen(seen(fineness_wide=0.1)).settings
+    )
+    assert not chosen(soft, "direct", "mine").settings  # measured for the shipped weights only
     blurred = damaged(CLEAN["coffee"], "blur:sigma=1.5")[:, :128, :128]
     done = restore(blurred)
     assert done.result.record()["settings"]["strength"] == STRENGTH
-    assert torch.equal(done.picture.pixels, restore(blurred, method="indi", settings={"strength": STRENGTH}).picture.pixels)
+    assert torch.equal(
+        done.picture.pixels,
+        restore(blurred, method="indi", settings={"strength": STRENGTH}).picture.pixels,
+    )
 
 
 def test_one_kind_of_damage_goes_to_its_specialist():
     blocks = damaged(CLEAN["coffee"], "jpeg:quality=8")[:, :64, :64]
     done = restore(blocks)
-    assert done.inputs["prior"] == "jpeg" and torch.equal(done.picture.pixels, restore(blocks, method="indi", prior="jpeg").picture.pixels)
-    assert restore(blocks, prior="photos-blind").inputs["prior"] == "photos-blind"
-    assert choose(seen(fineness=0.2)).prior == "photos-blind"
+    assert done.plan.request.prior == "jpeg" and torch.equal(
+        done.picture.pixels, restore(blocks, method="indi", prior="jpeg").picture.pixels
+    )
+    assert restore(blocks, prior="photos-blind").plan.request.prior == "photos-blind"
+    assert chosen(seen(fineness=0.2)).prior == "photos-blind"
 
 
 def test_noise_is_seen_under_compression(tmp_path):
     for name, x in CLEAN.items():
         for pixels, prior in ((x, "jpeg"), (damaged(x, "noise:sigma=0.1"), "mixed")):
             Picture.from_pixels(pixels).to_pillow().save(tmp_path / "a.jpg", quality=75)
-            assert choose(look(Picture.open(tmp_path / "a.jpg"))).prior == prior, name
+            assert chosen(damage_statistics(Picture.open(tmp_path / "a.jpg"))).prior == prior, name
 
 
 def test_the_weights_that_are_named_decide_the_method():
-    assert choose(seen(noise=0.1), "diffusion", "faces").method == "mmse"
-    assert choose(seen(fineness=0.2), "diffusion", "faces").method == "diip"
-    assert choose(seen(), "diffusion", "faces").method == "nothing"
+    assert chosen(seen(noise=0.1), "diffusion", "faces").method == "mmse"
+    assert chosen(seen(fineness=0.2), "diffusion", "faces").method == "diip"
+    assert chosen(seen(), "diffusion", "faces").method == "nothing"
     prior = GaussianPrior(variance=0.2)
     noisy = damaged(CLEAN["coffee"], "noise:sigma=0.1")[:, :64, :64]
     done = restore(noisy, prior=prior)
-    assert done.result.method == "mmse" and done.cost.network_calls == 1 and any("mmse with GaussianPrior" in note for note in done.notes)
+    assert (
+        done.result.method == "mmse"
+        and done.cost.network_calls == 1
+        and any("mmse with GaussianPrior" in note for note in done.notes)
+    )
 
 
 def test_a_picture_left_alone_costs_nothing_and_stays_the_same():
@@ -150,11 +215,11 @@ def test_a_picture_left_alone_costs_nothing_and_stays_the_same():
 def test_the_quality_of_a_jpeg_file_is_read_from_its_tables(quality, tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path, quality=quality)
-    assert look(Picture.open(path)).jpeg_quality == quality
+    assert damage_statistics(Picture.open(path)).jpeg_quality == quality
     Image.open(path).save(tmp_path / "a.png")
     assert Picture.open(tmp_path / "a.png").jpeg_quality is None
 
 
 def test_a_picture_too_small_to_judge_is_refused():
     with pytest.raises(SizeError, match="name a method"):
-        look(Picture.from_pixels(torch.rand(3, 20, 40)))
+        damage_statistics(Picture.from_pixels(torch.rand(3, 20, 40)))

@@ -19,8 +19,15 @@ def as_written(name, default):
 
 
 def test_the_table_of_operators_has_every_word_and_argument_and_nothing_else():
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", (DOCS / "operators.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", (DOCS / "operators.md").read_text(), re.MULTILINE
+    )
     written = {word: re.findall(r"`([^`]+)`", arguments) for word, arguments in rows}
-    parameters = {word: inspect.signature(entry.build).parameters.values() for word, entry in OPERATORS.items()}
-    assert written == {word: [as_written(p.name, p.default) for p in of] for word, of in parameters.items()}
+    parameters = {
+        word: inspect.signature(entry.build).parameters.values()
+        for word, entry in OPERATORS.items()
+    }
+    assert written == {
+        word: [as_written(p.name, p.default) for p in of] for word, of in parameters.items()
+    }
     assert [word for word, _ in rows] == list(OPERATORS)

@@ -111,8 +111,8 @@ class Request(Settings):
     @classmethod
     def _from_first_record(cls, record: dict[str, Any]) -> Request:
         """Read a record of version 0.1.0, which had the fields of the request at its top."""
-        machine = record.get("machine") if isinstance(record.get("machine"), dict) else {}
-        values = {**record, **machine}
+        machine = record.get("machine")
+        values = {**record, **(machine if isinstance(machine, dict) else {})}
         kinds = {
             "method": str,
             "prior": str | None,

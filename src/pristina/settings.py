@@ -7,9 +7,18 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
@@ -46,6 +55,8 @@ class Settings:
         pristina.errors.SettingError: steps must be at least 1, not 0.
     """
 
+    _field_types: ClassVar[dict[str, Any]]
+
     def __post_init__(self) -> None:
         for name, kind in field_types(type(self)).items():
             _check(name, getattr(self, name), kind)
@@ -75,11 +86,12 @@ class Settings:
         return dataclasses.replace(self, **converted)
 
 
-@cache
-def field_types(kind: type) -> dict[str, Any]:
+def field_types(kind: type[Settings]) -> dict[str, Any]:
     """Return the type of each field of a dataclass, with its bounds."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    if "_field_types" not in vars(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        kind._field_types = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return kind._field_types
 
 
 def convert(value: Any, kind: Any) -> Any:

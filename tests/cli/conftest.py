@@ -11,7 +11,16 @@ from pristina.priors.network import PatchUNet
 @pytest.fixture(scope="session")
 def prior_file(tmp_path_factory):
     """A tiny prior with random weights."""
-    settings = {"channels": [16, 32], "layers": 1, "patch": 2, "attention": False, "norm": "group", "inputs": 3, "outputs": 3, "labels": 0}
+    settings = {
+        "channels": [16, 32],
+        "layers": 1,
+        "patch": 2,
+        "attention": False,
+        "norm": "group",
+        "inputs": 3,
+        "outputs": 3,
+        "labels": 0,
+    }
     torch.manual_seed(0)
     network = PatchUNet(settings)
     torch.nn.init.normal_(network.unet.conv_out.weight, std=0.05)
@@ -31,7 +40,9 @@ def prior_file(tmp_path_factory):
 @pytest.fixture
 def picture_file(tmp_path):
     path = tmp_path / "in.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (18, 22, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (18, 22, 3), dtype=np.uint8)).save(
+        path
+    )
     return path
 
 
