@@ -208,7 +208,7 @@ def test_a_picture_left_alone_costs_nothing_and_stays_the_same():
     picture = Picture.from_pixels(CLEAN["astronaut"])
     done = restore(picture)
     assert torch.equal(done.picture.pixels, picture.pixels) and done.cost.network_calls == 0
-    assert done.record()["method"] == "nothing"
+    assert done.plan.request.method == "nothing"
 
 
 @pytest.mark.parametrize("quality", [3, 10, 40, 75, 95])

@@ -1,8 +1,9 @@
-"""Independent answers: the published networks written a second time, straight on their state dicts in the original names.
+"""Independent answers: the published networks written a second time, on their own state dicts.
 
-Nothing here knows of diffusers or of pristina. ``make_*`` draws random weights for a given architecture, ``*_forward`` runs them; both
-walk over the architecture that they are told, never over what the names look like. Written after the papers and the names and forms of
-openai/guided-diffusion, openai/consistency_models and pesser/pytorch_diffusion.
+Nothing here uses diffusers or pristina. ``make_*`` draws random weights for a given architecture,
+``*_forward`` runs them; both walk over the architecture that is given, never over what the names
+look like. Written after the papers and the names and forms of openai/guided-diffusion,
+openai/consistency_models and pesser/pytorch_diffusion.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def make_adm(form, seed=0):
 
 
 def adm_forward(w, form, x, t, *, heads, order, label=None):
-    """``heads(channels)`` says how many heads a layer has; ``label`` is a class vector (emb,) or None."""
+    """Run ADM; ``heads(channels)`` gives a layer's heads, ``label`` a class vector or None."""
     frequencies = 10000.0 ** (-torch.arange(form.time // 2) / (form.time // 2))
     angle = t[:, None].float() * frequencies
     emb = torch.cat([angle.cos(), angle.sin()], 1)

@@ -23,7 +23,7 @@ def four(c):
 
 @functools.cache
 def train(order, steps=40):
-    """The weights of a small network in ADM's form that has learned to denoise smooth pictures, its attention in the given order."""
+    """Train a small network in ADM's form to denoise smooth images, its attention in an order."""
     w = {
         name: (3 * t if "qkv" in name or "proj_out" in name else t).requires_grad_()
         for name, t in make_adm(FORM).items()

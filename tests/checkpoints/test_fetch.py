@@ -1,4 +1,4 @@
-"""Downloads, against a server on this machine: progress, resume, checksums, and the offline switch."""
+"""Downloads from a server on this machine: progress, resume, checksums, the offline switch."""
 
 import hashlib
 import json

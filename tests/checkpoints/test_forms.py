@@ -1,4 +1,4 @@
-"""Folders, conversion to our own files, export, and a restoration from every form, on the same random DDPM and ADM networks."""
+"""Folders, conversion, export and a restoration from every form, on the same random networks."""
 
 import json
 import math
@@ -49,13 +49,14 @@ def expected():
 def small_unet(**more):
     torch.manual_seed(0)
     return UNet2DModel(
-        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16, attention_head_dim=16,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), **more,
+        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), attention_head_dim=16,
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), **more,
     ).eval()  # fmt: skip
 
 
 def as_ours(unet):
-    """In the memory layout of our networks: without it, sums are taken in another order and differ by a few 1e-6."""
+    """Bring a network into the memory layout of ours; without it sums differ by a few 1e-6."""
     return unet.eval().to(memory_format=torch.channels_last)
 
 
@@ -384,7 +385,8 @@ def test_check_describes_every_kind_and_fails_what_cannot_run(tmp_path, capsys):
 
 def folded(tmp_path, norm="group"):
     settings = {
-        "channels": [32, 64], "layers": 1, "patch": 2, "attention": True, "norm": norm, "inputs": 3, "outputs": 3, "labels": 2,
+        "channels": [32, 64], "layers": 1, "patch": 2, "attention": True, "norm": norm,
+        "inputs": 3, "outputs": 3, "labels": 2,
     }  # fmt: skip
     torch.manual_seed(0)
     net = PatchUNet(settings)

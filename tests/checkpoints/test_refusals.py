@@ -1,4 +1,4 @@
-"""Files that are no priors: each refused in a sentence that says what it looks like and what would fit."""
+"""Files that are no priors: each refused in a sentence that says what it is and what would fit."""
 
 import math
 import os
@@ -214,9 +214,9 @@ def test_containers_that_contain_each_other(tmp_path):
     for _ in range(200):
         deep = [deep]
     torch.save(held, tmp_path / "file.pt")
-    assert "no layout" in refused(tmp_path / "file.pt")
+    assert "no tensors by name" in refused(tmp_path / "file.pt")
     torch.save(deep, tmp_path / "file.pt")
-    assert "no layout" in refused(tmp_path / "file.pt")
+    assert "no tensors by name" in refused(tmp_path / "file.pt")
     for new in (True, False):
         torch.save([key], tmp_path / "file.pt", _use_new_zipfile_serialization=new)
         assert "contain each other" in refused(tmp_path / "file.pt")

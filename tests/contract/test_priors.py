@@ -212,7 +212,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_pixel_norm_makes_crops_agree_with_the_whole():
-    """No layer may depend on the size of the picture: far from the border a crop gives what the whole gives."""
+    """Far from the border a crop gives what the whole gives: no layer depends on the size."""
     network = tiny(norm="pixel", attention=False)
     assert any(isinstance(m, PixelNorm) for m in network.modules())
     assert not any(isinstance(m, torch.nn.GroupNorm) for m in network.modules())
@@ -243,7 +243,7 @@ def test_shipped_priors_know_more_than_nothing(name):
 
 @torch.no_grad()
 def test_the_shipped_regressor_repairs_and_does_little_else():
-    """On a picture that comes with scikit-image: strong damage is repaired, a clean picture hardly changed."""
+    """Strong damage of a photograph is repaired, a clean photograph hardly changed."""
     small = Image.fromarray(astronaut()).resize((128, 128), Image.Resampling.LANCZOS)
     x = torch.tensor(np.array(small)).permute(2, 0, 1)[None] / 255
     prior = load_direct("photos-blind")
@@ -263,7 +263,7 @@ def test_the_shipped_regressor_repairs_and_does_little_else():
 
 @torch.no_grad()
 def test_the_shipped_prior_of_kernels_knows_kernels():
-    """Of new kernels under more noise than kernel it finds all but a fiftieth of the squared error."""
+    """It removes all but a fiftieth of the squared error of kernels under much noise."""
     kernel = load_kernel_prior("kernels")
     side = kernel.size_rule.native
     clean = torch.stack([draw_kernel(side, g) for g in generators(10_000, 8)]) / 127.5 - 1

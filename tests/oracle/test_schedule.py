@@ -1,4 +1,4 @@
-"""The sampler's arithmetic against diffusers' schedulers and against the table of the specification."""
+"""The sampler's arithmetic against diffusers' schedulers and the table of the specification."""
 
 import math
 

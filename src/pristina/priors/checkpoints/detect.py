@@ -107,7 +107,9 @@ def unsupported(path: Path, names: list[str]) -> CheckpointError:
             re.search(form.absent, n) for n in names
         ):
             return CheckpointError(f"{path} looks like {form.what}; {FITS}.")
-    some = ", ".join(printable(name, 60) for name in names[:3]) or "none"
+    if not names:
+        return CheckpointError(f"{path} holds no tensors by name; {FITS}.")
+    some = ", ".join(printable(name, 60) for name in names[:3])
     return CheckpointError(
         f"{path} holds {len(names)} tensors ({some}, ...) in no layout that is known here; {FITS}."
     )
