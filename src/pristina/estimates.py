@@ -54,8 +54,7 @@ def estimate_calls(prior: BasePrior, calls: Calls, size: tuple[int, int]) -> Est
         most = max(rule.minimum, MEASURED_PX // rule.multiple * rule.multiple)
         height, width = min(height, most), min(width, most)
     area = size[0] * size[1] / (height * width)
-    small = rule.native if rule.fixed else rule.minimum
-    _one_call(prior, small or height, small or width, differentiate=False)  # Warm-up.
+    _one_call(prior, height, width, differentiate=False)  # Warm-up.
     before = peak_bytes(prior.device)
     forward_s = _one_call(prior, height, width, differentiate=False)
     both_s = _one_call(prior, height, width, differentiate=True) if calls.backward else 0.0

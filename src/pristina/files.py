@@ -141,7 +141,8 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(content) > MAX_FILE_BYTES:
-        raise PictureError(f"{path} has more than {MAX_FILE_BYTES // 2**30} GiB; that is not read.")
+        limit = MAX_FILE_BYTES // 2**30
+        raise PictureError(f"{path}: files of more than {limit} GiB are not read.")
     return content
 
 

@@ -25,7 +25,7 @@ from pristina.operators.base import Observation, Operator
 from pristina.operators.noise import white_noise_sigma
 from pristina.operators.recipe import Recipe
 from pristina.operators.tone import Grey
-from pristina.priors.base import Prior, SizeRule
+from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.compose import PerChannel
 from pristina.priors.load import kind_of, load_weights
 from pristina.priors.windowed import Windowed
@@ -297,9 +297,14 @@ def make_plan(
         if getattr(settings, name) is not None
     }
     rule = SizeRule() if prior is None else prior.size_rule
+    notes: tuple[str, ...] = ()
     if operator is not None:
-        if entry.prior == "diffusion" and rule.fixed and output_size != (rule.native, rule.native):
+        if _needs_windows(prior, output_size):
             prior = Windowed(prior)
+            notes += (
+                f"The prior knows pictures of {rule.native} x {rule.native} px: "
+                "it is applied in overlapping windows.",
+            )
         fit = Fit(*output_size, *output_size)
     else:
         fit = Fit.to(
@@ -323,7 +328,7 @@ def make_plan(
         operator=operator,
         enlarge=enlarge,
         known_sigma=known_sigma,
-        notes=(fit.note,) if fit.note else (),
+        notes=(*notes, fit.note) if fit.note else notes,
     )
 
 
@@ -358,6 +363,14 @@ def _default_weights(entry: MethodEntry) -> str | None:
             "(pristina train conditional) and name them with --prior."
         )
     return DEFAULT_WEIGHTS.get(entry.prior)
+
+
+def _needs_windows(prior: BasePrior | None, size: tuple[int, int]) -> bool:
+    """Return whether a diffusion prior has one size only, and the images are larger."""
+    if not isinstance(prior, Prior) or not prior.size_rule.fixed:
+        return False
+    native = prior.size_rule.native
+    return native is not None and min(size) >= native and size != (native, native)
 
 
 def _check_operator_use(entry: MethodEntry, operator: Operator | None) -> None:

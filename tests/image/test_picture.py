@@ -112,7 +112,7 @@ def test_pipes_are_read_once_and_devices_are_refused(tmp_path, colours, monkeypa
     for path, words in ((tmp_path / "pipe.png", "named pipe"), ("/dev/zero", "is a device")):
         with pytest.raises(PictureError, match=words):
             Picture.open(path)
-    monkeypatch.setattr("pristina.image.picture.MAX_FILE_BYTES", len(data) - 1)
+    monkeypatch.setattr("pristina.files.MAX_FILE_BYTES", len(data) - 1)
     with pytest.raises(PictureError, match="are not read"):
         Picture.open(tmp_path / "a.png")
 

@@ -1,0 +1,1 @@
+"""Training of priors and regressors on your own pictures."""

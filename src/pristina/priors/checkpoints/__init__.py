@@ -1,0 +1,1 @@
+"""Checkpoints: what a weight file holds, and how it is read without harm."""
