@@ -223,3 +223,12 @@ def test_the_quality_of_a_jpeg_file_is_read_from_its_tables(quality, tmp_path):
 def test_a_picture_too_small_to_judge_is_refused():
     with pytest.raises(SizeError, match="name a method"):
         damage_statistics(Picture.from_pixels(torch.rand(3, 20, 40)))
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (4, 4), (3, 7), (1, 0)])
+def test_blocks_are_seen_wherever_their_grid_begins(top, left):
+    blocks = damaged(CLEAN["astronaut"], "jpeg:quality=10")
+    cut = Picture.from_pixels(blocks[:, top : top + 256, left : left + 256])
+    statistics = damage_statistics(cut)
+    assert statistics.blockiness > 2.0 and chosen(statistics).prior == "jpeg"
+    assert (float(blockiness(cut.pixels[None])) > 2.0) == (top == left == 0)

@@ -31,7 +31,7 @@ class ImageStatistics:
         height: Height in pixels.
         width: Width in pixels.
         jpeg_quality: Quality of the JPEG file that held the picture; None for other files.
-        blockiness: Value of :func:`blockiness`; 1 without blocks.
+        blockiness: Value of :func:`blockiness_anywhere`; near 1 without blocks.
         noise: Value of :func:`noise_floor`, in [0, 1] units.
         whiteness: Value of :func:`whiteness`; near 1 where what resembles noise is white.
         noise_wide: Noise floor at twice the size, where compression leaves more of the noise.
@@ -81,7 +81,7 @@ def damage_statistics(picture: Picture) -> ImageStatistics:
         for detail, coarser in pairwise(details)
         for figure in (_floor(detail), _whiteness(detail, coarser))
     ]
-    figures = map(float, (blockiness(y), *noise, fineness(y), fineness(y, octaves=2)))
+    figures = map(float, (blockiness_anywhere(y), *noise, fineness(y), fineness(y, octaves=2)))
     return ImageStatistics(height, width, picture.jpeg_quality, *figures)
 
 
@@ -213,6 +213,28 @@ def blockiness(x: Images, block: int = 8) -> PerImage:
     across, down = _steps(x, block), _steps(x.transpose(-1, -2), block)
     # An image without any step has no blocks either.
     return (across[0] + down[0] + 1e-6) / (across[1] + down[1] + 1e-6)
+
+
+def blockiness_anywhere(x: Images, block: int = 8) -> PerImage:
+    """Compute the blockiness on the grid that shows it most, whatever its first row and column.
+
+    The grid of a JPEG that was cropped afterwards begins anywhere. The arguments and the result are
+    those of :func:`blockiness`; on pictures without blocks the value is a little larger.
+
+    Args:
+        x: Images, (B, C, H, W), in [0, 1], at least two blocks a side.
+        block: Side of a block in pixels (default 8).
+    """
+    if min(x.shape[-2:]) < 2 * block:
+        return blockiness(x, block)
+    best = []
+    for y in (x, x.transpose(-1, -2)):
+        grids = [torch.stack(_steps(y[..., k:], block)) for k in range(block)]
+        at_border, elsewhere = torch.stack(grids, 1)  # Each (block, B).
+        k = at_border.argmax(0, keepdim=True)
+        best.append((at_border.gather(0, k)[0], elsewhere.gather(0, k)[0]))
+    (across, across_elsewhere), (down, down_elsewhere) = best
+    return (across + down + 1e-6) / (across_elsewhere + down_elsewhere + 1e-6)
 
 
 def _floor(detail: Tensor) -> PerImage:
