@@ -338,9 +338,10 @@ def _trained(
     """Train a small network on JPEG 10 and load it."""
     from pristina.training.indi import InDITraining, train_indi
     from pristina.training.loop import Schedule
+    from pristina.training.pairs import PairFiles
 
     domain = "photographs compressed by JPEG of quality 10"
-    settings = InDITraining(domain, recipe="jpeg10", channels=channels, **changes)
+    settings = InDITraining(domain, mixture="jpeg10", channels=channels, **changes)
     schedule = Schedule(
         images=images,
         minutes=minutes,
@@ -350,9 +351,8 @@ def _trained(
         compile=False,
         save_minutes=60,
     )
-    found: DirectPrior = load_weights(
-        "direct", train_indi(data, path, settings, schedule, held_out=held_out)
-    )
+    files = PairFiles((data,), held_out=held_out)
+    found: DirectPrior = load_weights("direct", train_indi(files, path, settings, schedule))
     return found
 
 

@@ -242,10 +242,10 @@ def finish(
     if plan.first_channel:
         picture = replace(picture, grey=False)
     restored = picture.with_pixels(result.images[0].expand(3, -1, -1))
-    told = {**(source or {}), "size": list(picture.size)}
+    input_facts = {**(source or {}), "size": list(picture.size)}
     if picture.sha256:
-        told["sha256"] = picture.sha256
-    return Restored(restored, result, plan, tuple(notes), told, std)
+        input_facts["sha256"] = picture.sha256
+    return Restored(restored, result, plan, tuple(notes), input_facts, std)
 
 
 def _prepare(plan: Plan, images: Tensor) -> Tensor:
