@@ -34,7 +34,8 @@ class Restored:
 
     Attributes:
         picture: Restored picture, with everything else that was in the file.
-        result: What the method found, at the size at which it worked.
+        result: What the method found: images at the size of the picture, everything else at the
+            size at which the prior worked.
         plan: What was planned.
         notes: What the user should know, in sentences.
         source: File that was read and its digest; empty for pixels.

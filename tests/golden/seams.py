@@ -99,7 +99,7 @@ def conditional_prior() -> Any:
 
 def working_size(done: pristina.Restored) -> tuple[int, int]:
     """Find the height and width at which a method worked, which its operator is for."""
-    height, width = done.result.images.shape[-2:]
+    height, width = done.plan.work_size
     return height, width
 
 
