@@ -29,7 +29,7 @@ from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.compose import PerChannel
 from pristina.priors.load import kind_of, load_weights
 from pristina.priors.windowed import Windowed
-from pristina.request import Request
+from pristina.request import Request, plain
 from pristina.settings import Settings
 
 DEFAULT_WEIGHTS = {"diffusion": "faces", "direct": "photos-blind"}
@@ -227,6 +227,8 @@ def plan_request(
         raise SettingError(
             f"{entry.name} takes settings by name, or a {kind_name} without a preset beside it."
         )
+    else:
+        request = replace(request, settings=plain(asdict(settings)))
     if operator is None and request.recipe is not None:
         operator = Recipe.parse(request.recipe).form(request.seed)
     _check_operator_use(entry, operator)

@@ -80,6 +80,8 @@ class Request(Settings):
 
         try:
             return TypeAdapter(cls).validate_json(json.dumps(values))
+        except (TypeError, RecursionError) as error:
+            raise InputError(f"This is not a request: {error}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "request"
@@ -96,17 +98,16 @@ class Request(Settings):
             raise InputError("a record is a JSON object.")
         if "request" not in record:
             return cls._from_first_record(record)
-        if record["request"].get("prior") is None and record.get("weights_name"):
+        request, machine = record["request"], record.get("machine") or {}
+        if not isinstance(request, dict) or not isinstance(machine, dict):
+            raise InputError("request or machine of a wrong type.")
+        if request.get("prior") is None and record.get("weights_name"):
             named = record["weights_name"]
             raise InputError(f"its weights ({named}) were an object in Python, not a name.")
-        if record["request"].get("recipe") is None and record.get("operator"):
+        if request.get("recipe") is None and record.get("operator"):
             raise InputError("its operator was an object in Python, not a recipe.")
-        request, machine = dict(record["request"]), record.get("machine") or {}
         threads = request.get("threads") or machine.get("threads", 0)
-        device = machine.get("device", "auto")
-        settings = record.get("settings", request.get("settings"))
-        made = {**request, "preset": None, "settings": settings}
-        return cls.from_json({**made, "threads": threads, "device": device})
+        return cls.from_json({**request, "threads": threads})
 
     @classmethod
     def _from_first_record(cls, record: dict[str, Any]) -> Request:

@@ -198,6 +198,9 @@ FIRST_RECORD = {
         ({"method": ["bird"], "prior": 3, "recipe": 7}, "method, prior, recipe missing"),
         ({"request": {"method": "diip", "sped": 3}, "settings": {}}, "sped"),
         ({"request": {"method": "diip", "seed": "3"}, "settings": {}}, "seed"),
+        ({"request": [1], "settings": {}}, "of a wrong type"),
+        ({"request": {"method": "diip"}, "machine": "x"}, "of a wrong type"),
+        ({"request": {"method": "diip", "preset": "magic"}}, "no preset 'magic'"),
         ({"request": {"method": "diip"}, "weights_name": "GaussianPrior"}, "an object in Python"),
     ],
 )

@@ -239,7 +239,7 @@ def _read_record(path: Path, given: dict[str, Any]) -> Request:
             f"--like takes everything from {path}; leave out {options}, or edit a copy of it."
         )
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
