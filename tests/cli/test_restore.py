@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -479,3 +480,15 @@ def test_a_numbered_processor_is_the_processor():
         restore(Y, method="mmse", prior=PRIOR, device="cpu:7").record()["machine"]["device"]
         == "cpu"
     )
+
+
+def test_a_narrow_terminal_and_a_full_output_are_borne():
+    command = [sys.executable, "-m", "pristina", "restore", "--help"]
+    narrow = {**os.environ, "COLUMNS": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, env=narrow, timeout=60)
+    assert done.returncode == 0
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pristina", "doctor"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr

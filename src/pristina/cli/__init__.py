@@ -12,6 +12,9 @@ from cyclopts import App, Parameter, Token, convert
 from pristina.cli.console import fail
 from pristina.errors import PristinaError
 
+MIN_COLUMNS = 20
+"""Width below which no help text can be laid out."""
+
 
 def whole(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert an option as cyclopts does, but refuse whole numbers with a point."""
@@ -48,6 +51,9 @@ def main(words: list[str] | None = None) -> None:
 
     A mistake in what was asked ends with a sentence and exit code 2, an interruption with 130.
     """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) < MIN_COLUMNS:
+        os.environ["COLUMNS"] = str(MIN_COLUMNS)
     try:
         app(sys.argv[1:] if words is None else words)
         sys.stdout.flush()
@@ -61,3 +67,7 @@ def main(words: list[str] | None = None) -> None:
         # The reader of the output has gone, as with "| head"; nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        fail(f"the output cannot be written: {error.strerror or error}.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
