@@ -142,11 +142,3 @@ OPERATORS = {
     ),
 }
 """Words of recipes, see :class:`pristina.operators.recipe.Recipe`."""
-
-
-def parse_recipe(recipe: str, seed: int = 0, *, unknown: bool = False) -> Operator:
-    """Build a recipe; to be removed with its last three callers."""
-    from pristina.operators.recipe import Recipe
-
-    parsed = Recipe.parse(recipe)
-    return parsed.form(seed) if unknown else parsed.build(seed)
