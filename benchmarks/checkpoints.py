@@ -29,19 +29,19 @@ CELEBA = Form(WIDTHS, blocks=2, attends=(4,))
 
 TEXT = """# Full-size checkpoints
 
-Random weights in two published layouts, one picture of 256 x 256 px, float32: the converted network
-against an independent forward pass written directly on the original names
-([reference.py](../tests/checkpoints/reference.py)), which shares no code with the conversion. The
-bound is 1e-4. Written by `python -m benchmarks.checkpoints` with torch {torch} on {machine},
-{threads} thread; times are seconds of one processor core.
+This table compares converted networks with an independent forward pass that uses the original names
+of the weights ([reference.py](../tests/checkpoints/reference.py)) and shares no code with the
+conversion. The weights are random, in two published layouts; the input is one picture of 256 x 256
+px in float32. The tolerance is 1e-4. The table was written by `python -m benchmarks.checkpoints`
+with torch {torch} on {machine}, {threads} thread; times are seconds of one processor core.
 
 {layout_head}
 {layouts}
 
 ## The same CelebA-HQ-256 network from every form
 
-`restore` (method `mmse`, one call) of one 256-px picture with the checkpoint in each form that
-`load_prior` takes.
+The table shows `restore` (method `mmse`, one call) of one 256-px picture with the checkpoint in
+each form that `load_prior` accepts.
 
 {form_head}
 {forms}
