@@ -10,6 +10,7 @@ from PIL import Image
 
 import pristina
 from pristina.errors import Cancelled, CheckpointError, InputError, SettingError, SizeError
+from pristina.methods.steps.result import State
 from pristina.operators.blur import GaussianBlur
 from pristina.planning import make_plan
 from pristina.priors.base import SizeRule
@@ -117,6 +118,81 @@ def test_what_cannot_be_done_is_refused_while_planning():
     ]:
         with pytest.raises(error, match=sentence):
             pristina.plan(Y, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"operator": 3}, "a recipe, such as 'blur:sigma=2', not int"),
+        ({"operator": GaussianBlur}, "not type"),
+        ({"on_step": 3}, "on_step must be a function"),
+        ({"prior": 3}, "not by int"),
+        ({"prior": ""}, "prior cannot be empty"),
+        ({"prior": "a\0b"}, "prior cannot hold the character NUL"),
+        ({"method": 3}, "method must be text"),
+        ({"method": "dip", "settings": {}}, "dip uses no weights"),
+        ({"settings": 3}, "takes settings by name"),
+        ({"settings": {3: 4}}, "no setting 3"),
+        ({"samples": "a"}, "samples must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"device": "meta"}, "device 'meta' cannot be used"),
+        ({"device": 3}, "device must be text"),
+        ({"preset": 3}, "preset must be text"),
+        ({"start": 3}, "start must be the state of an earlier result"),
+        ({"start": State("diip", 0)}, "is empty"),
+        ({"method": "mmse", "settings": {}, "start": State("diip", 0)}, "makes a single step"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(options, sentence):
+    given = {"method": "diip", "prior": PRIOR, "settings": CASES["diip"][0], **options}
+    with pytest.raises(pristina.PristinaError, match=sentence):
+        pristina.restore(Y, **given)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "sentence"),
+    [
+        (Y.to_sparse(), "dense"),
+        (torch.nested.nested_tensor([Y], layout=torch.jagged), "dense"),
+        (Y.to("meta"), '"meta" has none'),
+        (Y + 0j, "floating-point numbers"),
+        (Y.long(), "floating-point numbers"),
+        (Y[:, :0], r"px|\(3, 0, 24\)"),
+        (None, "NoneType"),
+        ("a\0b", "NUL|not str"),
+    ],
+    ids=["sparse", "nested", "meta", "complex", "whole", "empty", "none", "text"],
+)
+def test_a_tensor_that_holds_no_images_is_named(tensor, sentence):
+    options = {"method": "mmse", "prior": PRIOR}
+    with pytest.raises(InputError, match=sentence):
+        pristina.restore(tensor, **options)
+    plan = pristina.plan(Y, **options)
+    batch = tensor
+    if isinstance(tensor, torch.Tensor) and not tensor.is_nested:
+        batch = tensor[None]
+    with pytest.raises(InputError, match=sentence):
+        pristina.run(plan, batch)
+
+
+def test_a_run_takes_a_plan_and_a_batch_of_images():
+    plan = pristina.plan(Y, method="mmse", prior=PRIOR)
+    for images, sentence in [
+        (Y[None].numpy(), "torch tensor, not ndarray"),
+        (pristina.Picture.of(Y), "torch tensor, not Picture"),
+        (Y[None][:0], r"not \(0, 3, 16, 24\)"),
+        (Y, r"not \(3, 16, 24\)"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            pristina.run(plan, images)
+    with pytest.raises(InputError, match="run takes a plan"):
+        pristina.run(Y, plan)
+    for generator in (3, "a", [3], [None], [torch.Generator()] * 2):
+        with pytest.raises(InputError, match="generator"):
+            pristina.run(plan, Y[None], generator=generator)
+    with_gradient = pristina.run(plan, Y[None].clone().requires_grad_()).images
+    assert torch.equal(with_gradient, pristina.run(plan, Y[None]).images)
 
 
 def test_a_plan_without_a_picture():

@@ -25,10 +25,10 @@ def test_every_listed_name_is_there(package):
 
 def test_the_public_names_are_these():
     assert pristina.__all__ == [
-        "Cancelled", "CheckpointError", "InputError", "MissingExtra", "Observation", "Operator",
-        "OperatorError", "Picture", "PictureError", "Plan", "Prior", "PristinaError", "Recipe",
-        "Request", "Restored", "Result", "SettingError", "SizeError", "State", "generate", "invert",
-        "load_prior", "plan", "restore", "run",
+        "Cancelled", "CheckpointError", "Client", "InputError", "MissingExtra", "Observation",
+        "Operator", "OperatorError", "Picture", "PictureError", "Plan", "Prior", "PristinaError",
+        "Recipe", "Request", "Restored", "Result", "SettingError", "SizeError", "State", "generate",
+        "invert", "load_prior", "plan", "restore", "run",
     ]  # fmt: skip
 
 

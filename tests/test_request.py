@@ -20,7 +20,7 @@ VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-1, 1) | st.
 @settings(deadline=None)
 @given(
     method=st.sampled_from(["bird", "diip", "indi"]),
-    prior=st.none() | st.text(max_size=9),
+    prior=st.none() | st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=9),
     options=st.dictionaries(st.text(max_size=5), VALUES | st.lists(VALUES, max_size=3)),
     seed=st.integers(0, 2**64 - 1),
     samples=st.integers(1, 1000),
@@ -44,6 +44,10 @@ def test_a_request_is_json_both_ways(method, prior, options, seed, samples):
         ({"samples": 2.5}, "samples"),
         ({"threads": -1}, "greater than or equal to 0"),
         ({"memory_bytes": 0}, "memory_bytes"),
+        ({"prior": ""}, "prior cannot be empty"),
+        ({"method": "bird", "preset": ""}, "preset cannot be empty"),
+        ({"method": "bird", "recipe": "kernel:file=a\0b"}, "recipe cannot hold the character NUL"),
+        ({"prior": "a\0b"}, "prior cannot hold the character NUL"),
         ({"settings": {"a": 1}}, "belong to a method"),
         (["restore"], "not a request"),
         (None, "not a request"),

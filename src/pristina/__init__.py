@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version as _version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pristina._exports import lazy
 
 if TYPE_CHECKING:
+    from pristina.app.client import Client
     from pristina.errors import (
         Cancelled,
         CheckpointError,
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
 
 __version__ = _version("pristina")
 
-_MODULES = {
+_HOMES = {
     "Cancelled": "errors",
     "CheckpointError": "errors",
+    "Client": "app.client",
     "InputError": "errors",
     "MissingExtra": "errors",
     "Observation": "operators.base",
@@ -62,6 +65,7 @@ _MODULES = {
 __all__ = [
     "Cancelled",
     "CheckpointError",
+    "Client",
     "InputError",
     "MissingExtra",
     "Observation",
@@ -87,15 +91,4 @@ __all__ = [
     "run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``import pristina`` loads nothing heavy."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'pristina' has no attribute {name!r}")
-    value = getattr(import_module(f"pristina.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, _HOMES)

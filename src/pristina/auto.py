@@ -65,6 +65,12 @@ def damage_seen(statistics: ImageStatistics) -> list[str]:
     return damage
 
 
+def method_for(kind: Kind, damage: list[str]) -> str:
+    """Return the name of the method that weights of a kind allow for this damage."""
+    diffusion = "mmse" if damage == ["noise"] else "diip"
+    return {"direct": "indi", "conditional": "conditional_ddpm"}.get(kind, diffusion)
+
+
 def choose(
     statistics: ImageStatistics, request: Request, kind: Kind = "direct"
 ) -> tuple[Request, str]:
@@ -88,8 +94,7 @@ def choose(
         return left, f"{why}: the picture is left as it is."
     shown = " and ".join(damage)
     prior = request.prior or SPECIALISTS.get(shown, "photos-blind")
-    diffusion = "mmse" if damage == ["noise"] else "diip"
-    name = {"direct": "indi", "conditional": "conditional_ddpm"}.get(kind, diffusion)
+    name = method_for(kind, damage)
     gently = (
         prior == "photos-blind"
         and "noise" not in damage

@@ -6,7 +6,7 @@ picture: method, settings, weights, size. :func:`pristina.restoration.run` carri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,11 @@ def plan(
         ('mmse', 1, (20, 12))
     """
     picture = Picture.of(picture)
+    if operator is not None and not isinstance(operator, Operator | str):
+        raise InputError(
+            "An operator is an Operator, such as GaussianBlur(2.0), or a recipe, such as "
+            f"'blur:sigma=2', not {type(operator).__name__}."
+        )
     request = Request(
         method=method,
         prior=str(prior) if isinstance(prior, str | Path) else None,
@@ -195,6 +200,7 @@ def plan_request(
     weights: Any = None,
     operator: Operator | None = None,
     settings: Settings | None = None,
+    load: Callable[..., Any] = load_weights,
 ) -> Plan:
     """Plan what a request asks for; the arguments are as in :func:`plan`.
 
@@ -204,6 +210,8 @@ def plan_request(
         weights: Loaded weights in place of those that the request names.
         operator: Operator in place of the recipe of the request.
         settings: Settings object in place of the settings of the request.
+        load: Function that loads weights, as :func:`~pristina.priors.load.load_weights` does; a
+            server keeps them between its jobs.
     """
     notes: list[str] = []
     statistics = None
@@ -220,6 +228,8 @@ def plan_request(
         weights = weights if request.method != "nothing" else None
         notes.append(why)
     entry = method(request.method)
+    if entry.prior == "none" and (weights is not None or request.prior is not None):
+        raise SettingError(f"{entry.name} uses no weights; leave the prior out.")
     if settings is None:
         settings = entry.make_settings(request.preset, request.settings)
     elif request.preset is not None or not isinstance(settings, entry.settings):
@@ -232,8 +242,6 @@ def plan_request(
     if operator is None and request.recipe is not None:
         operator = Recipe.parse(request.recipe).form(request.seed)
     _check_operator_use(entry, operator)
-    pixels = picture.visible
-    grey = bool((pixels == pixels[:1]).all())
     made = make_plan(
         request,
         picture.size,
@@ -241,7 +249,10 @@ def plan_request(
         operator=operator,
         settings=settings,
         known_sigma=_known_sigma(entry, settings, operator),
+        load=load,
     )
+    pixels = picture.visible
+    grey = all(torch.equal(pixels[0], channel) for channel in pixels[1:])
     one_channel = made.prior is not None and made.prior.channels == 1
     if one_channel and not grey and isinstance(made.prior, Prior):
         made = replace(made, prior=PerChannel(made.prior))
@@ -262,6 +273,7 @@ def make_plan(
     operator: Operator | None = None,
     settings: Settings | None = None,
     known_sigma: float | None = None,
+    load: Callable[..., Any] = load_weights,
 ) -> Plan:
     """Make the plan for images of one size, whose method is named.
 
@@ -272,6 +284,7 @@ def make_plan(
         operator: Operator that the method is given, or from which the size is taken.
         settings: Settings of the method; None takes those of the request.
         known_sigma: Noise level that the method is given, in [0, 1] units.
+        load: Function that loads weights.
 
     Raises:
         SettingError: A name or a value is wrong.
@@ -286,15 +299,17 @@ def make_plan(
     if operator is not None:
         operator = operator.to(device)
         output_size = operator.picture_size(*size)
-        _check_output(entry, operator, size, output_size)
-        if entry.operator == "size":
-            operator, enlarge = None, operator
-    source = weights if weights is not None else request.prior or _default_weights(entry)
-    prior = load_weights(entry.prior, source, device=device)
+    _check_output(entry, operator, size, output_size)
+    if entry.operator == "size":
+        operator, enlarge = None, operator
+    source = request.prior if weights is None else weights
+    if source is None:
+        source = _default_weights(entry)
+    prior = load(entry.prior, source, device=device)
     if isinstance(source, str):
         request = replace(request, prior=source)
     extra = {
-        name: load_weights(kind, getattr(settings, name), device=device)
+        name: load(kind, getattr(settings, name), device=device)
         for name, kind in entry.extra_weights.items()
         if getattr(settings, name) is not None
     }
@@ -389,15 +404,19 @@ def _check_operator_use(entry: MethodEntry, operator: Operator | None) -> None:
 
 
 def _check_output(
-    entry: MethodEntry, operator: Operator, size: tuple[int, int], output_size: tuple[int, int]
+    entry: MethodEntry,
+    operator: Operator | None,
+    size: tuple[int, int],
+    output_size: tuple[int, int],
 ) -> None:
     height, width = output_size
     if height * width > MAX_PIXELS:
+        less = "cut it into pieces" if output_size == size else "take a smaller factor"
         raise SizeError(
-            f"The restored picture would have {width} x {height} px, "
-            f"more than {MAX_PIXELS:,}; take a smaller factor."
+            f"The restored picture would have {width} x {height} px, more than {MAX_PIXELS:,} "
+            f"in all; {less}."
         )
-    if entry.operator == "size" and output_size == size:
+    if operator is not None and entry.operator == "size" and output_size == size:
         raise InputError(
             f"{entry.name} uses an operator only to learn the picture's size, as with "
             f"bicubic:factor=4, and {operator.describe()!r} does not change it; leave it out, "

@@ -59,6 +59,11 @@ class Request(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
+        for name in ("prior", "recipe", "preset"):
+            value = getattr(self, name)
+            if value is not None and (not value or "\0" in value):
+                wrong = "hold the character NUL" if value else "be empty"
+                raise SettingError(f"{name} cannot {wrong}; name it, or leave it out.")
         if self.method == "auto" and (self.recipe or self.preset or self.settings):
             raise SettingError(
                 "An operator, a preset and settings belong to a method: name it too, "

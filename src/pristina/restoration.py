@@ -22,7 +22,7 @@ from pristina.planning import Plan, plan
 from pristina.request import plain
 from pristina.seeds import generators
 from pristina.settings import Settings
-from pristina.types import Generators, Images, OnStep
+from pristina.types import Generators, OnStep, check_dense
 
 RECORD_FORMAT = 2
 """Version of the layout of records."""
@@ -166,7 +166,7 @@ def restore(
 
 def run(
     plan: Plan,
-    images: Images,
+    images: Tensor,
     *,
     generator: Generators | None = None,
     start: State | None = None,
@@ -188,12 +188,18 @@ def run(
     Raises:
         InputError: The images do not suit the plan, or the method diverged.
     """
+    if not isinstance(plan, Plan):
+        raise InputError(
+            f"run takes a plan, as pristina.plan makes it, not {type(plan).__name__}; "
+            "to restore a picture at once, take pristina.restore."
+        )
+    check_dense(images, "Images")
     if tuple(images.shape[-2:]) != tuple(plan.size):
         raise InputError(
             f"The plan is for images of {plan.size[1]} x {plan.size[0]} px; "
             f"these have {images.shape[-1]} x {images.shape[-2]} px."
         )
-    y = _prepare(plan, images.to(plan.device))
+    y = _prepare(plan, images.detach().to(plan.device))
     observation = Observation(y, plan.operator, plan.known_sigma)
     if generator is None:
         generator = generators(plan.request.seed, len(y))
@@ -231,14 +237,15 @@ def finish(
 ) -> Restored:
     """Return the first restored image with everything else that belongs to the picture."""
     left_alone = plan.entry.name == "nothing"
-    notes = [*(() if left_alone else picture.notes), *plan.notes]
+    notes = [*(() if left_alone else picture.notes), *plan.notes, *result.notes]
     std = None
     if plan.request.samples > 1:
         std = result.extras["std"][0].expand(3, -1, -1).cpu()
         if not std.any():
+            certain = "" if left_alone else f", and do not tell how certain {plan.entry.name} is"
             notes.append(
                 f"Nothing is drawn with these settings: all {plan.request.samples} samples are the "
-                f"same, and do not tell how certain {plan.entry.name} is."
+                f"same{certain}."
             )
     if plan.first_channel:
         picture = replace(picture, grey=False)

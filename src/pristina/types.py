@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,25 @@ PerImage = Float[Tensor, " batch"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One generator for each image of a batch; a single one suffices for a single image."""
+
+
+def check_dense(x: Any, what: str, error: type[InputError] = InputError) -> None:
+    """Check that ``x`` is a tensor whose numbers can be read one by one.
+
+    Args:
+        x: What was given as a tensor.
+        what: Beginning of the sentence, such as "Pixels".
+        error: Error to raise.
+
+    Raises:
+        InputError: It is no tensor, or one that is sparse, nested, or on the device "meta".
+    """
+    if not isinstance(x, Tensor):
+        raise error(f"{what} must be a torch tensor, not {type(x).__name__}.")
+    if x.layout != torch.strided or x.is_nested:
+        raise error(f"{what} must be a dense tensor, not a sparse or nested one.")
+    if x.is_meta:
+        raise error(f'{what} must hold numbers, and a tensor on the device "meta" has none.')
 
 
 class Draw:
@@ -43,7 +63,11 @@ class Draw:
     ):
         if generator is None:
             generator = generators(0, n)
-        one = [generator] if isinstance(generator, torch.Generator) else generator
+        one = generator if isinstance(generator, Sequence) else [generator]
+        if not all(isinstance(g, torch.Generator) and g.device.type == "cpu" for g in one):
+            raise InputError(
+                "generator must be a torch.Generator on the CPU, or a list of one for each image."
+            )
         self.generators: list[torch.Generator] = list(one)
         if len(self.generators) != n:
             raise InputError(

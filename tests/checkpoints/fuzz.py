@@ -242,15 +242,11 @@ def make_case(bases: dict[str, Path], seed: int, folder: Path) -> tuple[str, Pat
 def outcome(form: str, path: Path) -> str:
     """Load a checkpoint and call it once, and tell in a word how it ended."""
     from pristina.errors import PristinaError
-    from pristina.priors import load
+    from pristina.priors.load import load_weights
 
-    loaders = {
-        "indi": load.load_direct,
-        "conditional": load.load_conditional,
-        "kernel-prior": load.load_kernel_prior,
-    }
+    kinds = {"indi": "direct", "conditional": "conditional", "kernel-prior": "kernels"}
     try:
-        prior = loaders.get(form, load.load_prior)(path, dtype=torch.float32)
+        prior = load_weights(kinds.get(form, "diffusion"), path, dtype=torch.float32)
     except PristinaError as error:
         text = str(error)
         assert text.strip() and len(text) < 3000, text

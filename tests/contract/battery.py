@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Barrier
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from pristina.errors import Cancelled
+from pristina.errors import Cancelled, InputError
 from pristina.methods.index import METHODS
-from pristina.methods.steps.result import Result, StopReason
+from pristina.methods.steps.result import Result, State, StopReason
 from pristina.operators.base import Observation
 from pristina.seeds import generators
 from pristina.types import StepEvent
@@ -66,6 +68,7 @@ def check_method(
     _check_threads(case, result)
     _check_cancelling(case, result, len(events))
     _check_fresh_start(case, result)
+    _check_refusals(case, result)
 
     # Nothing that came in has changed, and the count of the prior that was given stands still.
     after = _contents(observation, prior)
@@ -201,6 +204,25 @@ def _check_fresh_start(case: _Case, result: Result) -> None:
         assert len(again.trace["loss"]) == len(result.trace["loss"])
         assert again.cost.network_calls <= result.cost.network_calls
     assert_same(case.run(start=fresh), again)
+
+
+def _check_refusals(case: _Case, result: Result) -> None:
+    """Give what cannot be used in place of the state, the generators and the callback."""
+    state = State("other", 0, case.observation.y) if result.state is None else result.state
+    damaged: list[Any] = [3, {}, State(state.method, 0), replace(state, method="other")]
+    damaged += [replace(state, step=step) for step in (-1, 1.0, 10**9)]
+    if state.noise is not None:
+        wrong = [state.noise * math.nan, state.noise[..., 1:], state.noise.to("meta"), 3]
+        damaged += [replace(state, noise=noise) for noise in wrong]
+    if state.memory:
+        damaged += [replace(state, memory={"x": 3})]
+        damaged += [replace(state, trace={"loss": torch.zeros(state.step + 1, case.n)})]
+    for start in damaged:
+        with pytest.raises(InputError):
+            case.run(start=start)
+    for keywords in ({"on_step": 3}, {"generator": 3}, {"generator": [3] * case.n}):
+        with pytest.raises(InputError):
+            case.function(case.observation, case.prior, case.settings, **keywords)
 
 
 def assert_same(a: Result, b: Result) -> None:

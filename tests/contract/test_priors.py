@@ -22,8 +22,6 @@ from pristina.priors.generate import generate
 from pristina.priors.load import (
     LOADERS,
     kind_of,
-    load_direct,
-    load_kernel_prior,
     load_prior,
     load_weights,
     shipped,
@@ -153,7 +151,12 @@ def test_flow_network_serves_the_variance_preserving_chain():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch's own, while it compiles
-def test_a_compiled_network_predicts_the_same():
+def test_a_compiled_network_predicts_the_same(monkeypatch):
+    """The network is traced as for its compiler, but run without it, which takes half a minute."""
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, dynamic, options: real(f, dynamic=dynamic, backend="eager")
+    )
     prior, plain = (
         flow_prior(tiny(channels=[16], attention=False), domain="noise", native=16, fixed=False)
         for _ in range(2)
@@ -246,7 +249,7 @@ def test_the_shipped_regressor_repairs_and_does_little_else():
     """Strong damage of a photograph is repaired, a clean photograph hardly changed."""
     small = Image.fromarray(astronaut()).resize((128, 128), Image.Resampling.LANCZOS)
     x = torch.tensor(np.array(small)).permute(2, 0, 1)[None] / 255
-    prior = load_direct("photos-blind")
+    prior = load_weights("direct", "photos-blind")
 
     def gain(recipe):
         y = Recipe.parse(recipe).build().degrade(x, Draw(generators(0, 1), 1)).clamp(0, 1)
@@ -264,7 +267,7 @@ def test_the_shipped_regressor_repairs_and_does_little_else():
 @torch.no_grad()
 def test_the_shipped_prior_of_kernels_knows_kernels():
     """It removes all but a fiftieth of the squared error of kernels under much noise."""
-    kernel = load_kernel_prior("kernels")
+    kernel = load_weights("kernels", "kernels")
     side = kernel.size_rule.native
     clean = torch.stack([draw_kernel(side, g) for g in generators(10_000, 8)]) / 127.5 - 1
     t, eps = 300, torch.stack([torch.randn(1, side, side, generator=g) for g in generators(0, 8)])
@@ -437,7 +440,7 @@ def test_a_residual_network_is_loaded_by_its_settings(tmp_path):
     header = {"kind": "indi", "network": network.settings, "domain": "noise", "size_px": 32}
     save_weights(tmp_path / "w.safetensors", network.state_dict(), header, torch.float32)
     x = torch.rand(1, 3, 20, 24)
-    found = load_direct(tmp_path / "w.safetensors", dtype=torch.float32).predict(x, 0.5)
+    found = load_weights("direct", tmp_path / "w.safetensors", dtype=torch.float32).predict(x, 0.5)
     torch.testing.assert_close(found, DirectNetwork(network, domain="noise").predict(x, 0.5))
 
 

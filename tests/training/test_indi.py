@@ -13,7 +13,7 @@ from pristina.errors import CheckpointError, InputError, PictureError, SettingEr
 from pristina.methods.conditional_ddpm import ConditionalDDPM, conditional_ddpm
 from pristina.methods.indi import indi
 from pristina.operators.base import Observation
-from pristina.priors.load import load_conditional, load_direct
+from pristina.priors.load import load_weights
 from pristina.training.conditional import train_conditional
 from pristina.training.indi import FLOOR, InDITask, InDITraining, draw_times, train_indi
 from pristina.training.mixture import MIXTURES
@@ -239,7 +239,7 @@ def test_a_regressor_learns_from_pairs(darkened, tmp_path):
     settings = InDITraining("darkened pictures", mixture=None, layers=1, **TINY)
     files = PairFiles((darkened,), held_out=darkened)
     train_indi(files, out, settings, short(images=480, learning_rate=3e-3))
-    prior = load_direct(out)
+    prior = load_weights("direct", out)
     assert (
         prior.domain == "darkened pictures"
         and prior.noise == "none"
@@ -253,7 +253,7 @@ def test_a_regressor_learns_from_pairs(darkened, tmp_path):
     with Image.open(out.with_suffix(".png")) as grid:
         assert grid.size == (3 * 16, 8 * 16)
     with pytest.raises(CheckpointError, match="'indi'"):
-        load_conditional(out)
+        load_weights("conditional", out)
 
 
 def test_a_conditional_network_learns_from_the_same_pairs(darkened, tmp_path):
@@ -261,7 +261,7 @@ def test_a_conditional_network_learns_from_the_same_pairs(darkened, tmp_path):
     files = PairFiles((darkened,), held_out=darkened)
     settings = PairTraining("darkened", mixture=None, **TINY)
     train_conditional(files, out, settings, short(images=480, learning_rate=3e-3))
-    prior = load_conditional(out)
+    prior = load_weights("conditional", out)
     y = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     assert conditional_ddpm(Observation(y), prior, ConditionalDDPM(steps=2)).images.shape == y.shape
     random = torch.Generator().manual_seed(1)
@@ -270,7 +270,7 @@ def test_a_conditional_network_learns_from_the_same_pairs(darkened, tmp_path):
         float(prior.predict(noise, 990, torch.full_like(noise, -0.4)).x0.mean()) > -0.3
     )  # brighter than the darkened picture
     with pytest.raises(CheckpointError, match="'conditional'"):
-        load_direct(out)
+        load_weights("direct", out)
     with safe_open(out, "pt") as file:
         header = {
             "pristina": file.metadata()["pristina"].replace(
@@ -279,7 +279,7 @@ def test_a_conditional_network_learns_from_the_same_pairs(darkened, tmp_path):
         }
     save_file(load_file(out), out, metadata=header)
     with pytest.raises(CheckpointError, match="predicts eps"):
-        load_conditional(out)
+        load_weights("conditional", out)
 
 
 def test_a_mixture_needs_no_degraded_pictures(photos, tmp_path):

@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from pristina.errors import CheckpointError, SettingError
-from pristina.priors.load import load_kernel_prior, load_prior
+from pristina.priors.load import load_prior, load_weights
 from pristina.training.kernel_prior import KernelStream, KernelTraining, train_kernel_prior
 from pristina.training.schedule import Schedule
 
@@ -37,11 +37,11 @@ def test_a_prior_is_trained_written_and_read_again(tmp_path):
     train_kernel_prior(out, TINY, schedule)
     with Image.open(tmp_path / "kernels.png") as grid:
         assert grid.size == (8 * 16, 4 * 16) and grid.mode == "L"
-    prior = load_kernel_prior(out)
+    prior = load_weights("kernels", out)
     assert prior.channels == 1 and prior.size_rule.native == 16 and "kernel" in prior.domain
     x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(prior.predict(x, 500).x0).all()
-    assert load_kernel_prior(prior) is prior
+    assert load_weights("kernels", prior) is prior
     with pytest.raises(CheckpointError, match="kernel-prior"):
         load_prior(out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -17,9 +18,13 @@ MIN_COLUMNS = 20
 
 
 def whole(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Convert an option as cyclopts does, but refuse whole numbers with a point."""
-    if int in (kind, *get_args(kind)) and any("." in token.value for token in tokens):
-        raise ValueError(f"{tokens[0].value} is not a whole number.")
+    """Convert an option as cyclopts does, but refuse NUL, and whole numbers such as 1.5 or 1e3."""
+    if any("\0" in token.value for token in tokens):
+        raise ValueError("it cannot hold the character NUL.")
+    numbers = tokens if int in (kind, *get_args(kind)) else ()
+    for token in numbers:
+        if not re.fullmatch(r"[+-]?\d+", token.value):
+            raise ValueError(f"{token.value!r} is not a whole number.")
     return convert(kind, tokens)
 
 
@@ -30,12 +35,22 @@ app = App(
     default_parameter=Parameter(converter=whole, negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
+RESTORE = """Restore pictures.
+
+One file is written to the file OUTPUT. Several files, or folders, are written into the folder
+OUTPUT under their own names, sub-folders kept. The same command again goes on where an interrupted
+one ended, and does again what has changed.
+
+Exit code: 0 if all is done, 2 if nothing can be done, 3 if some pictures failed, 4 if damaged
+files were restored as far as they go, 130 after an interruption.
+"""
 COMMANDS = {
-    "restore": ("restore:restore", "Restore a picture."),
+    "restore": ("restore:restore", RESTORE),
     "degrade": ("degrade:degrade", "Damage a picture in a known way."),
     "measure": ("measure:measure", "Measure a picture, against the truth if there is one."),
     "bench": ("bench:bench", "Measure methods on degraded pictures, all in the same way."),
     "train": ("train:app", "Train weights on your own pictures."),
+    "serve": ("serve:serve", "Start a page in the browser, and an API, that restore pictures."),
     "weights": ("weights:app", "List, fetch, check and convert weights."),
     "doctor": ("doctor:doctor", "Show what this machine can do, and what a method would cost."),
 }

@@ -8,7 +8,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pristina.errors import InputError, SettingError
+from pristina.cli.console import printable
+from pristina.errors import SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ EXTRAS = {
 }
 DEFAULT_PX = 512
 """Side of the picture for which a plan is made when no size is given."""
+STAND_IN = "blur:sigma=2 | noise:sigma=0.05"
+"""Degradation that is assumed where a method needs one and none is given."""
 
 
 def doctor(
@@ -38,76 +41,85 @@ def doctor(
     Parameters
     ----------
     prior
-        Weights to measure; those that suit the method without it.
+        Weights that the method uses (default: those that suit the method).
     method
-        Method whose cost is wanted: auto, indi, mmse, diip, bird, ...; without it and --prior only
-        the machine is described.
+        Method whose cost is wanted: auto (the default), indi, mmse, diip, bird, ... If no option
+        but --device is given, only the machine is described.
     operator
         Form of the degradation, for methods that need it.
     preset
-        Named settings of the method, such as paper; its defaults without.
+        Named settings of the method, such as paper.
     size
-        Size of the picture, as WIDTHxHEIGHT in pixels; the size at which the prior was trained, or
-        512x512, without.
+        Size of the picture, as WIDTHxHEIGHT in pixels (default: the size at which the prior was
+        trained, or 512x512).
     device
-        auto, cpu, cuda or mps.
+        auto (the default), cpu, cuda or mps.
     """
     from pristina.cli.show_plan import plan_lines
     from pristina.planning import best_device
 
-    where = best_device(device)
+    where, shape = best_device(device), parse_size(size)
+    lines = []
+    if any(value is not None for value in (prior, method, operator, preset, size)):
+        plan, remarks = plan_for(method or "auto", prior, operator, preset, shape, device)
+        notes = (f"note: {note}" for note in plan.notes)
+        lines = ["", *remarks, *plan_lines(plan), *notes]
     for name, value in machine(where).items():
         print(f"{name:10s} {value}")
-    if prior is None and method is None:
-        return
-    print()
-    if method == "auto":
-        print("auto chooses from the image statistics; most damage takes one network call of:")
-        method = "indi"
-    for line in plan_lines(plan_for(method, prior, operator, preset, parse_size(size), device)):
-        print(line)
+    for line in lines:
+        print(printable(line))
 
 
 def plan_for(
-    method: str | None,
+    method: str,
     prior: str | None,
     operator: str | None,
     preset: str | None,
     size: tuple[int, int] | None,
     device: str,
-) -> Plan:
-    """Make a plan for a picture of which only the size, (height, width), is known.
+) -> tuple[Plan, list[str]]:
+    """Plan what ``restore`` would do to a colour picture of which only (height, width) is known.
 
-    Without a method it is the cheapest that suits the weights; without a form of the degradation
-    that the method needs, a blur with noise stands in.
+    Without a form of the degradation that the method needs, a blur with noise stands in.
+
+    Returns:
+        The plan, and what was assumed for it, in sentences.
     """
+    import torch
+
+    from pristina.auto import method_for
+    from pristina.image.picture import Picture
+    from pristina.image.statistics import check_judgeable
     from pristina.methods.index import method as entry_of
-    from pristina.operators.recipe import Recipe
-    from pristina.planning import DEFAULT_WEIGHTS, make_plan
+    from pristina.planning import DEFAULT_WEIGHTS, plan_request
     from pristina.priors.load import kind_of, load_weights
     from pristina.request import Request
 
-    if method is None:
-        kinds = {"direct": "indi", "conditional": "conditional_ddpm", "kernels": ""}
-        method = kinds.get(kind_of(prior), "mmse")
-        if not method:
-            raise InputError(
-                f"{prior} holds a prior of blur kernels; blind_dps uses it beside one."
-            )
-    entry = entry_of(method)
-    if operator is None and entry.operator == "required":
-        operator = "blur:sigma=2 | noise:sigma=0.05"
-        print(f"{method} needs the form of the degradation; taken here: {operator}")
     request = Request(method=method, prior=prior, recipe=operator, preset=preset, device=device)
-    form = None if operator is None else Recipe.parse(operator).form()
-    source = prior or DEFAULT_WEIGHTS.get(entry.prior)
-    weights = None
+    remarks = []
+    if method == "auto":
+        kind = "direct" if prior is None else kind_of(prior)
+        if size is not None:
+            check_judgeable(*size)
+        most, noise = method_for(kind, []), method_for(kind, ["noise"])
+        others = "" if noise == most else f", takes {noise} for noise alone,"
+        remarks.append(
+            "auto chooses from the image statistics: it leaves an undamaged picture as it is"
+            f"{others} and otherwise takes:"
+        )
+        request = replace(request, method=most)
+    entry = entry_of(request.method)
+    if operator is None and (entry.oracle or entry.operator == "required"):
+        request = replace(request, recipe=STAND_IN)
+        remarks.append(f"{method} needs the form of the degradation; assumed here: {STAND_IN}")
+    source, weights = prior or DEFAULT_WEIGHTS.get(entry.prior), None
     if size is None:
         weights = None if source is None else load_weights(entry.prior, source)
         native = None if weights is None else weights.size_rule.native
         size = (native or DEFAULT_PX, native or DEFAULT_PX)
-    made = make_plan(request, size, weights=weights, operator=form)
-    return replace(made, weights_name=source)
+    colour = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1).expand(3, *size)
+    plan = plan_request(Picture(colour), request, weights=weights)
+    return replace(plan, weights_name=source), remarks
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

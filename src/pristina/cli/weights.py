@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from pristina.cli.console import printable
+from pristina.cli.console import make_console, printable
 from pristina.errors import CheckpointError
 from pristina.priors.checkpoints.catalogue import CATALOGUE
 from pristina.priors.checkpoints.options import LoadOptions
@@ -35,7 +35,6 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
         ours = {name: str(path) for name, path in shipped_files().items()}
         print(json.dumps({"shipped": ours, "known": rows, "cache": str(cache_dir())}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "domain", "px", "licence", "here", box=None, pad_edge=False)
@@ -48,8 +47,7 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None
         entry = CATALOGUE[row["name"]]
         where = "yes" if row["here"] else "no" if entry.url or entry.hub else "on its page"
         table.add_row(row["name"], row["domain"], str(row["size_px"]), row["licence"], where)
-    console = Console()
-    console.print(table, markup=False)
+    make_console(output=True).print(table)
     print(f"\nCache: {cache_dir()}. Everything about each: pristina weights list --json")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pristina._exports import lazy
 
 if TYPE_CHECKING:
     from pristina.image.compare import side_by_side
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     )
     from pristina.image.tile import in_tiles
 
-_WHERE = {
+_HOMES = {
     "FORMATS": "encoding",
     "Fit": "fit",
     "ImageStatistics": "statistics",
@@ -65,15 +66,4 @@ __all__ = [
     "whiteness",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, _HOMES)

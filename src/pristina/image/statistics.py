@@ -62,6 +62,12 @@ class ImageStatistics:
         )
 
 
+def check_judgeable(height: int, width: int) -> None:
+    """Raise :class:`SizeError` unless both sides, in pixels, have :data:`SMALLEST_PX`."""
+    if min(height, width) < SMALLEST_PX:
+        raise SizeError(f"{width} x {height} px is too small to judge its damage; name a method.")
+
+
 def damage_statistics(picture: Picture) -> ImageStatistics:
     """Compute the statistics of a picture's damage, without a network.
 
@@ -72,8 +78,7 @@ def damage_statistics(picture: Picture) -> ImageStatistics:
         SizeError: A side is under :data:`SMALLEST_PX`.
     """
     height, width = picture.size
-    if min(height, width) < SMALLEST_PX:
-        raise SizeError(f"{width} x {height} px is too small to judge its damage; name a method.")
+    check_judgeable(height, width)
     y = picture.pixels[None]
     details = [_local_detail(y, octaves) for octaves in range(3)]
     noise = [

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
+
+from pristina._exports import Package
 
 _SHARED = {
     "METHODS": "index",
@@ -53,13 +54,4 @@ def __dir__() -> list[str]:
     return sorted(_modules())
 
 
-class _Package(ModuleType):
-    """Package in which ``bird`` is always the function, never the module of the same name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # The import system sets every module that it loads as an attribute of its package.
-        if not (isinstance(value, ModuleType) and hasattr(value, name)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = Package

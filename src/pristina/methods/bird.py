@@ -12,10 +12,8 @@ Source:
     Beyond the paper, :func:`bird` takes any operator, composed ones too; has a set of unknowns for
     each image of a batch; offers the ``marginalised`` objective and the ``average`` of estimates;
     keeps kernels centred while they are fitted (logits) or centres them on return; brings the
-    operator to rest; and returns G of the final noise. On eight training faces (seed 0) centred
-    kernels and rest are worth 0.5 dB at motion blur and 2 dB at blur that varies over the image;
-    where the blur is known to be Gaussian they are worth 0.5 dB: without rest its width falls from
-    1.2 px to 0.5 in 500 iterations. The defaults are for small flow priors of 64 px.
+    operator to rest; and returns G of the final noise. What centring and rest are for stands in
+    ``benchmarks/zero_shot.md``. The defaults are for small flow priors of 64 px.
 """
 
 from __future__ import annotations

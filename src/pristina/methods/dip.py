@@ -144,7 +144,7 @@ def _begin(x: Tensor, settings: DIP, draw: Draw, start: State | None) -> list[_F
     singles = [Draw([g], 1, x.device) for g in draw.generators]
     z = 0.1 * draw.uniform(settings.inputs, *x.shape[-2:])
     if start is not None:
-        start.check("dip", z.shape)
+        start.check("dip", z.shape, z.device)
         z = z if start.noise is None else start.noise
     if start is None or not start.memory:
         return [_Fit(one, x.shape[1], z[i : i + 1], settings) for i, one in enumerate(singles)]
@@ -170,9 +170,8 @@ class _Watch:
         self.losses, self.sharps = torch.zeros(0, n), torch.zeros(0, n)
         self.reasons = [StopReason.VARIANCE] * n
         warm_up, window = settings.warm_up, settings.window
-        self.rules = DIIP(
-            epsilon=settings.epsilon, warm_up=warm_up, k_min=warm_up, smoothing=window
-        )
+        k_min = max(0, warm_up - 1)
+        self.rules = DIIP(epsilon=settings.epsilon, warm_up=warm_up, k_min=k_min, smoothing=window)
 
     def stop(self, better: Tensor, took: Tensor, images: Tensor, step: int) -> None:
         """Stop images that have not improved for long; in ``images`` they return to their best."""

@@ -16,10 +16,10 @@ Source:
     ``x_t <- x_t + eta_l score + eta_g z`` with ``eta_l = gamma (1 - alpha_bar)`` and
     ``eta_g = sqrt(gamma (2 - gamma) (1 - alpha_bar))``, and a DDIM step. M is 1 in practice there.
 
-    Decided here, because the text was missing: K, tau and gamma (tuned on noisy and compressed
-    faces of 64 px, where 30 calls did as well as the 90 that the paper reports and K = 30 would
-    make), levels evenly spaced in t, y taken for the image at t = 0, the clean image not clipped.
-    The variant that uses a known degradation is not implemented.
+    Decided here, because the text was missing: K, tau and gamma (30 calls in place of the 90 that
+    the paper reports and K = 30 would make), levels evenly spaced in t, y taken for the image at
+    t = 0, the clean image not clipped. The variant that uses a known degradation is not
+    implemented.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ Source:
     * Any number of steps; s is multiplied by ``1000 / steps``.
     * s, which belongs to a mean over 256 x 256 px, is multiplied by ``H W / 256^2``, so that a
       pixel moves as far as it does there.
-    * The scales of the default and of :data:`LIGHT` were tuned on faces of 64 px, because at few
-      steps the paper's overshoot.
+    * The scales of the default and of :data:`LIGHT` are not the paper's, which overshoot at few
+      steps.
     * The "small" variance, for a prior that predicts none.
     * The optimiser round the mean, which never receives a gradient, is left out.
     * The guidance of the light model is applied once (there twice from the same x0); its
@@ -159,12 +159,12 @@ def gdp(
     y = observation.y
     n = len(y)
     draw = Draw(generator, n, y.device)
+    recorder = RunRecorder(prior, settings.steps, on_step, start)
+    prior = recorder.prior
     operator = _first_operator(observation, start, draw, height, width)
     unknowns = [p for p in operator.parameters() if p.requires_grad]
     scale = settings.scale * (N_TIMESTEPS / settings.steps) * (height * width / 256**2)
 
-    recorder = RunRecorder(prior, settings.steps, on_step, start)
-    prior = recorder.prior
     shape = (n, prior.channels, height, width)
     x, images = begin(
         start, "gdp", draw, shape, observation.initial(), lambda: draw.normal(*shape[1:])

@@ -101,7 +101,10 @@ METHODS = {
         MethodEntry("diip", "DIIP", "fit through the prior and stop in time", "size"),
         MethodEntry("bird", "BIRD", "optimise noise and degradation together", "optional"),
         MethodEntry(
-            "invert2restore", "Invert2Restore", "invert to noise, correct it, generate", "optional"
+            "invert2restore",
+            "Invert2Restore",
+            "fit noise as bird does, and correct its patches (our variant)",
+            "optional",
         ),
         MethodEntry("dip", "DIP", "fit an untrained network and stop in time", "optional", "none"),
         MethodEntry("dreamclean", "DreamClean", "invert to noise and renew part of it", "size"),

@@ -18,7 +18,7 @@ import torch
 from pristina.errors import Cancelled
 from pristina.image.statistics import estimate_noise
 from pristina.methods.steps.recorder import RunRecorder, check_observation
-from pristina.methods.steps.result import Calls, Result, State, StopReason
+from pristina.methods.steps.result import Calls, Result, State, StopReason, refuse_start
 from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.priors.schedule import alpha_bar_at, timestep_of
@@ -58,7 +58,7 @@ def mmse(
         observation: Degraded images, (B, C, h, w); an operator only gives the size to restore.
         prior: Diffusion prior.
         settings: Settings, see :class:`MMSE`.
-        start: Unused: there is nothing to go on with.
+        start: None: there is nothing to go on with.
         generator: One generator for each image; nothing is drawn.
         on_step: Progress callback, called once; cancelling changes nothing.
 
@@ -68,7 +68,7 @@ def mmse(
 
     Raises:
         SizeError: The prior does not accept the size.
-        InputError: The channels or devices differ.
+        InputError: The channels or devices differ, or a state to start from is given.
 
     Source:
         See the module.
@@ -81,6 +81,7 @@ def mmse(
         >>> round(float(result.images[0, 0, 0, 0]), 3)  # Half way to the mean, 0.5.
         0.625
     """
+    refuse_start("mmse", start)
     check_observation(observation, prior)
     y = observation.initial()
     recorder = RunRecorder(prior, 1, on_step)

@@ -13,7 +13,7 @@ import torch
 
 from pristina.errors import Cancelled
 from pristina.methods.steps.recorder import RunRecorder
-from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
+from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason, refuse_start
 from pristina.operators.base import Observation
 from pristina.settings import Settings
 from pristina.types import Draw, Generators, OnStep
@@ -44,12 +44,15 @@ def nothing(
         observation: Degraded images, (B, C, h, w); an operator only gives the size to restore.
         prior: Unused.
         settings: Settings; there are none.
-        start: Unused: there is nothing to go on with.
+        start: None: there is nothing to go on with.
         generator: One generator for each image; nothing is drawn.
         on_step: Progress callback, called once; cancelling changes nothing.
 
     Returns:
         The images.
+
+    Raises:
+        InputError: A state to start from is given.
 
     Example:
         >>> import torch
@@ -57,6 +60,7 @@ def nothing(
         >>> bool((nothing(Observation(y)).images == y).all())
         True
     """
+    refuse_start("nothing", start)
     y = observation.initial().clamp(0, 1)
     recorder = RunRecorder(None, 1, on_step)
     with suppress(Cancelled):

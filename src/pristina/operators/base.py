@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pristina.errors import InputError, OperatorError
-from pristina.types import Draw, Images
+from pristina.types import Draw, Images, check_dense
 
 __all__ = ["Compose", "Observation", "Operator"]
 
@@ -224,22 +224,28 @@ class Observation:
     known_sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.y.ndim != 4 or self.y.shape[1] not in (1, 3):
+        check_dense(self.y, "An observation")
+        if self.y.ndim != 4 or self.y.shape[1] not in (1, 3) or 0 in self.y.shape:
             raise InputError(
                 "An observation is (batch, 3, height, width), or 1 for grey; "
                 f"not {tuple(self.y.shape)}."
             )
-        if not self.y.is_floating_point() or not torch.isfinite(self.y).all():
+        if not self.y.is_floating_point() or not torch.isfinite(self.y.float()).all():
             raise InputError(
                 "An observation must be finite floating-point numbers; "
                 "this one holds NaN, infinity or integers."
             )
-        object.__setattr__(self, "y", self.y.float())
+        object.__setattr__(self, "y", self.y.detach().float())
         if self.known_sigma is not None and not 0 <= self.known_sigma < math.inf:
             raise InputError(
                 f"known_sigma must be finite and not negative, not {self.known_sigma}."
             )
         if self.operator is not None:
+            if not isinstance(self.operator, Operator):
+                raise InputError(
+                    "The operator of an observation is an Operator, such as GaussianBlur(2.0), "
+                    f"not {type(self.operator).__name__}."
+                )
             self.operator.check(self.y)
 
     @property

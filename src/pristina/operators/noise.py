@@ -103,16 +103,20 @@ class SpeckleNoise(Noise):
         lam: First guess of the strength of the multiplicative noise.
         sigma: First guess of the standard deviation of the additive noise, [0, 1] units.
         learnable: Whether both are unknown.
+        clip: Whether what leaves [0, 1] is clipped.
 
     Source:
         BIRD's released degradations: lam 0.4, sigma 0.15 for denoising; 0.12 and 0.05 in addition
-        to blur, reduction and masks.
+        to blur, reduction and masks. They clip for denoising and masks, and not for the others.
     """
 
     name = "speckle"
 
-    def __init__(self, lam: float = 0.4, sigma: float = 0.15, learnable: bool = False):
+    def __init__(
+        self, lam: float = 0.4, sigma: float = 0.15, learnable: bool = False, clip: bool = False
+    ):
         super().__init__()
+        self.clip = clip
         self.lam = Unknown("lam", lam, "positive", learnable=learnable)
         self.sigma = Unknown("sigma", sigma, "positive", learnable=learnable)
 
@@ -123,7 +127,8 @@ class SpeckleNoise(Noise):
     def degrade(self, x: Images, draw: Draw) -> Images:
         g1, g2 = draw.normal(*x.shape[1:]).to(x), draw.normal(*x.shape[1:]).to(x)
         lam, sigma = self.lam.over_images().detach(), self.sigma.over_images().detach()
-        return 0.8 * (x + lam * x * g1) + 0.2 * (x + sigma * g2)
+        y = 0.8 * (x + lam * x * g1) + 0.2 * (x + sigma * g2)
+        return y.clamp(0, 1) if self.clip else y
 
     def estimates(self) -> dict[str, Any]:
         return {"lam": numbers(self.lam()), "sigma": numbers(self.sigma())}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pristina._exports import Package, lazy
 
 if TYPE_CHECKING:
     from pristina.priors.base import BasePrior, Prediction, Prior, SizeRule
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pristina.priors.unet import UNetPrior
     from pristina.priors.windowed import Windowed
 
-_MODULES = {
+_HOMES = {
     "BasePrior": "base",
     "ConditionalPrior": "direct",
     "DirectPrior": "direct",
@@ -60,27 +60,6 @@ __all__ = [
     "shipped",
 ]
 
+sys.modules[__name__].__class__ = Package
 
-class _Package(ModuleType):
-    """Package whose public names come before submodules of the same name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing pristina.priors.generate must not hide the function of that name.
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: the import of the package loads nothing heavy."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, _HOMES)

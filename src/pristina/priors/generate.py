@@ -138,6 +138,21 @@ def invert(
         of ``x_t`` whose curvature is at most ``1 / sqrt(1 - alpha_bar_t)`` for the exact prediction
         of any distribution; it is solved by L-BFGS (Nocedal and Wright 2006, algorithm 7.4).
     """
+    z, note = find_noise(prior, x, steps, refine=refine, tolerance=tolerance)
+    if note:
+        warnings.warn(note, NotConverged, stacklevel=3)
+    return z
+
+
+def find_noise(
+    prior: Prior, x: Images, steps: int, *, refine: int, tolerance: float
+) -> tuple[Images, str]:
+    """Find the noise as :func:`invert` does.
+
+    Returns:
+        Noise, (B, C, H, W), and a sentence that warns of an inverse that was not found; it is
+        empty if all were found.
+    """
     if refine < 1:
         raise SettingError(f"refine must be at least 1, not {refine}.")
     x_s, largest, where = to_signed(x), 0.0, 0
@@ -145,15 +160,13 @@ def invert(
         x_s, error = _solve(_end(prior, x_s, t, s), x_s, refine, tolerance)
         if not error <= largest:
             largest, where = error, t
-    if refine > 1 and not largest <= MAX_ERROR:
-        warnings.warn(
-            f"The noise of an image was not found in {refine} network calls a step: the equation "
-            f"at timestep {where} has a relative error of {largest:.2g}, so that the sampler does "
-            "not give the image back. More steps or more refinement may help.",
-            NotConverged,
-            stacklevel=3,
-        )
-    return x_s
+    if refine == 1 or largest <= MAX_ERROR:
+        return x_s, ""
+    return x_s, (
+        f"The noise of an image was not found in {refine} network calls a step: the equation "
+        f"at timestep {where} has a relative error of {largest:.2g}, so that the sampler does "
+        "not give the image back. More steps or more refinement may help."
+    )
 
 
 def _end(prior: Prior, x_s: Tensor, t: int, s: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -61,7 +61,7 @@ def find_weights(source: str | Path) -> Path:
     """
     if not isinstance(source, str | Path):
         raise CheckpointError(
-            f"Weights are given by a name, a path or a prior, not by a {type(source).__name__}."
+            f"Weights are given by a name, a path or a prior, not by {type(source).__name__}."
         )
     ours = shipped()
     name = str(source)
@@ -322,46 +322,4 @@ def load_prior(
         CheckpointError: There is no such file, or it cannot be loaded exactly.
     """
     prior: Prior = load_weights("diffusion", source, device=device, dtype=dtype, options=options)
-    return prior
-
-
-def load_kernel_prior(
-    source: str | Path | nn.Module,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> Prior:
-    """Load a prior of blur kernels, images of one channel from -1 (zero) to 1 (its maximum).
-
-    The arguments are those of :func:`load_weights`.
-    """
-    prior: Prior = load_weights("kernels", source, device=device, dtype=dtype)
-    return prior
-
-
-def load_direct(
-    source: str | Path | nn.Module,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> DirectPrior:
-    """Load InDI's regressor, for images of any size.
-
-    The arguments are those of :func:`load_weights`.
-    """
-    prior: DirectPrior = load_weights("direct", source, device=device, dtype=dtype)
-    return prior
-
-
-def load_conditional(
-    source: str | Path | nn.Module,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> ConditionalPrior:
-    """Load the network of :func:`pristina.methods.conditional_ddpm.conditional_ddpm`.
-
-    The arguments are those of :func:`load_weights`.
-    """
-    prior: ConditionalPrior = load_weights("conditional", source, device=device, dtype=dtype)
     return prior

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.errors import InputError, OperatorError
-from pristina.methods.steps.result import State
+from pristina.methods.steps.result import State, check_start
 from pristina.operators.base import Observation
 from pristina.operators.blur import Blur, FreeKernel, VaryingBlur
 from pristina.operators.convolve import normalise
@@ -76,6 +76,7 @@ def first_kernel(start: State | None, method: str, kernel: Tensor) -> Tensor:
     Raises:
         InputError: The state is that of another method, or its kernels have another shape.
     """
+    check_start(start)
     if start is None or not isinstance(start.operator, Blur):
         return kernel
     found = start.memory["kernel"] if "kernel" in start.memory else start.operator.kernel()

@@ -35,7 +35,7 @@ def begin(
         InputError: The state is that of another method, or of images of another shape.
     """
     if start is not None:
-        start.check(method, shape)
+        start.check(method, shape, draw.device)
         start.restore_generators(draw)
         if start.step and start.noise is not None:
             return start.noise.clone(), start.memory["images"].clone()

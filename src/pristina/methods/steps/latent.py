@@ -26,7 +26,7 @@ def first_noise(method: str, shape: tuple[int, ...], draw: Draw, start: State | 
     """
     if start is None:
         return draw.normal(*shape[1:])
-    start.check(method, shape)
+    start.check(method, shape, draw.device)
     start.restore_generators(draw)
     return draw.normal(*shape[1:]) if start.noise is None else start.noise.clone()
 

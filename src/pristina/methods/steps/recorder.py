@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pristina.errors import InputError
-from pristina.methods.steps.result import Cost, Result, State, Stop, StopReason
+from pristina.methods.steps.result import Cost, Result, State, Stop, StopReason, check_start
 from pristina.operators.base import Observation, Operator
 from pristina.priors.base import BasePrior
 from pristina.types import OnStep, StepEvent
@@ -34,7 +34,8 @@ class RunRecorder(Generic[P]):
         start: State from which the run goes on; its trace is continued.
 
     Raises:
-        InputError: The state is further on than the run will go.
+        InputError: ``on_step`` cannot be called; the state is damaged, or further on than the run
+            will go.
 
     Example::
 
@@ -56,9 +57,15 @@ class RunRecorder(Generic[P]):
         on_step: OnStep | None = None,
         start: State | None = None,
     ):
+        if on_step is not None and not callable(on_step):
+            raise InputError(
+                f"on_step must be a function of a StepEvent, not {type(on_step).__name__}."
+            )
+        check_start(start)
         self.prior: P = prior if prior is None else prior.counted()
         self.n_steps, self.on_step = n_steps, on_step
         self.backward_calls = 0
+        self.notes: list[str] = []
         self.begun = time.perf_counter()
         self.first_step = 0 if start is None else start.step
         if self.first_step > n_steps:
@@ -124,7 +131,7 @@ class RunRecorder(Generic[P]):
         state: State | None = None,
         **extras: Tensor,
     ) -> Result:
-        """Return the result of the run.
+        """Return the result of the run, with the sentences in :attr:`notes`.
 
         Args:
             method: Name of the method.
@@ -152,6 +159,7 @@ class RunRecorder(Generic[P]):
             self.trace(),
             state,
             {name: value.detach() for name, value in extras.items()},
+            tuple(self.notes),
         )
 
 

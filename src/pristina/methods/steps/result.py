@@ -112,15 +112,17 @@ class State:
         """
         return replace(self, step=0, memory={}, trace={})
 
-    def check(self, method: str, shape: tuple[int, ...]) -> None:
+    def check(self, method: str, shape: tuple[int, ...], device: torch.device) -> None:
         """Check that ``method`` can go on from this state.
 
         Args:
             method: Name of the method.
             shape: Shape of the noise that it needs, (B, C, H, W).
+            device: Device on which it computes.
 
         Raises:
-            InputError: The state is that of another method, or of images of another shape.
+            InputError: The state is that of another method, of images of another shape, or on
+                another device.
         """
         if self.method != method:
             raise InputError(f"{method} cannot start from a state of {self.method}.")
@@ -128,6 +130,11 @@ class State:
             raise InputError(
                 f"The state belongs to images of shape {tuple(self.noise.shape)}, "
                 f"and these need {tuple(shape)}; start without it."
+            )
+        if self.noise is not None and self.noise.device != device:
+            raise InputError(
+                f"The state is on {self.noise.device}, and the images are on {device}; "
+                "start without it, or on its device."
             )
 
     def recall(self) -> dict[str, Any]:
@@ -138,6 +145,59 @@ class State:
         """Bring the generators to where they were; a state without progress leaves them."""
         if "generators" in self.memory:
             draw.set_states(self.memory["generators"])
+
+
+def check_start(start: Any) -> None:
+    """Check that ``start`` is a whole :class:`State`, whatever method it belongs to, or None.
+
+    Raises:
+        InputError: It is something else, it is empty, or its parts do not belong together.
+    """
+    if start is None:
+        return
+    if not isinstance(start, State):
+        raise InputError(
+            f"start must be the state of an earlier result (result.state), "
+            f"not {type(start).__name__}."
+        )
+    if start.noise is None and start.operator is None and not start.memory:
+        raise InputError("The state to start from is empty; start without it.")
+    wrong = ""
+    if not isinstance(start.step, int) or start.step < 0:
+        wrong = f"step {start.step!r}"
+    elif start.operator is not None and not isinstance(start.operator, Operator):
+        wrong = f"operator {start.operator!r}"
+    elif not _is_finite(start.noise):
+        wrong = "noise with NaN or infinity, or that is no tensor of floating-point numbers"
+    elif not isinstance(start.memory, Mapping) or not isinstance(start.trace, Mapping):
+        wrong = "memory or trace that is no mapping"
+    elif (start.step or start.memory) and "generators" not in start.memory:
+        wrong = f"step {start.step} without the memory of that step"
+    elif any(len(values) != start.step for values in start.trace.values()):
+        wrong = f"step {start.step} with the trace of another"
+    if wrong:
+        raise InputError(
+            f"The state to start from has {wrong}; start from result.state as it came, "
+            "from result.state.fresh(), or without one."
+        )
+
+
+def refuse_start(method: str, start: Any) -> None:
+    """Refuse a state to start from, for a method that makes a single step.
+
+    Raises:
+        InputError: There is one.
+    """
+    if start is not None:
+        raise InputError(
+            f"{method} makes a single step and has no state to go on from; leave start out."
+        )
+
+
+def _is_finite(noise: Any) -> bool:
+    if not isinstance(noise, Tensor):
+        return noise is None
+    return noise.is_floating_point() and (noise.is_meta or bool(noise.isfinite().all()))
 
 
 @dataclass(frozen=True)
@@ -155,6 +215,7 @@ class Result:
         trace: Figures by name, each (steps, B); an iterative method always has ``loss``.
         state: State from which the method can go on; None if there is nothing to go on with.
         extras: Further tensors of this method, with B rows.
+        notes: What the user should know about the run, in sentences.
     """
 
     images: Images
@@ -167,6 +228,7 @@ class Result:
     trace: dict[str, Tensor] = field(default_factory=dict)
     state: State | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return everything but the images, ready for JSON."""

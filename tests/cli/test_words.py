@@ -1,0 +1,27 @@
+"""Words of the command line that cannot be what their option needs."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--seed", "1e3"], "--seed"),
+        (["--seed", "1.5"], "--seed"),
+        (["--seed", "a"], "--seed"),
+        (["--samples", "two"], "--samples"),
+        (["--prior", "a\0b"], "--prior"),
+        (["--operator", "kernel:file=a\0b"], "--operator"),
+        (["--method", "a\0b"], "--method"),
+        (["--set", "a=\0"], "--set"),
+        (["--record", "a\0b"], "--record"),
+        (["-o", "a\0b"], "-o"),
+    ],
+)
+def test_one_message_names_the_option(pristina, picture_file, tmp_path, words, option):
+    out = tmp_path / "out.png"
+    usual = [] if "-o" in words else ["-o", out]
+    text = " ".join(pristina("restore", picture_file, *usual, *words, status=2).split())
+    assert text.count("Error") == 1 and option in text
+    assert "NUL" in text or "whole number" in text
+    assert list(tmp_path.iterdir()) == [picture_file]
