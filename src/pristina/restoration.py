@@ -24,6 +24,9 @@ from pristina.seeds import generators
 from pristina.settings import Settings
 from pristina.types import Generators, OnStep, check_dense
 
+JPEG_WEIGHTS = "jpeg"
+"""Weights that repair compression alone: with them the restored picture is kept to what the JPEG
+file allows."""
 RECORD_FORMAT = 2
 """Version of the layout of records."""
 
@@ -249,7 +252,15 @@ def finish(
             )
     if plan.first_channel:
         picture = replace(picture, grey=False)
-    restored = picture.with_pixels(result.images[0].expand(3, -1, -1))
+    pixels = result.images[0].expand(3, -1, -1)
+    cells = picture.jpeg_cells() if plan.weights_name == JPEG_WEIGHTS else None
+    if cells is not None and pixels.shape == picture.pixels.shape:
+        pixels = cells.project(pixels, picture.pixels)
+        notes.append(
+            "The picture was kept within what the JPEG file allows: compressed again with the "
+            "tables of the file, nearly all blocks are those in the file."
+        )
+    restored = picture.with_pixels(pixels)
     input_facts = {**(source or {}), "size": list(picture.size)}
     if picture.sha256:
         input_facts["sha256"] = picture.sha256

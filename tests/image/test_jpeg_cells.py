@@ -10,7 +10,9 @@ from PIL import Image
 from skimage.data import astronaut
 
 from pristina.image.jpeg_cells import JpegCells
+from pristina.image.picture import Picture
 from pristina.metrics.fidelity import psnr
+from pristina.restoration import restore
 
 
 def jpeg(pixels, quality=40, subsampling=0, **options):
@@ -101,3 +103,29 @@ def test_what_is_inside_stays_as_it_is():
     cells, decoded = JpegCells.read(content), tensor(content)
     first = cells.project(truth, decoded)
     assert (cells.project(first, decoded) - first).abs().max() < 0.5 / 255
+
+
+def test_a_restored_file_could_be_behind_the_file(tmp_path):
+    """So it is with the weights for compression, and not where the pixels are other ones."""
+    content = jpeg(FACE, 10, 2)
+    (tmp_path / "a.jpg").write_bytes(content)
+    done = restore(tmp_path / "a.jpg", method="indi", prior="jpeg")
+    cells = JpegCells.read(content)
+    again = cells.project(done.picture.pixels, tensor(content))
+    assert (again - done.picture.pixels).abs().max() < 0.01
+    free = done.result.images[0].clamp(0, 1)
+    assert (cells.project(free, tensor(content)) - free).abs().max() > 0.02
+    assert any("JPEG file allows" in note for note in done.notes)
+    for other in (restore(tmp_path / "a.jpg", prior="photos-blind"), restore(tensor(content))):
+        assert not any("JPEG file allows" in note for note in other.notes)
+
+
+def test_a_turned_file_says_nothing_about_its_upright_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a.jpg").write_bytes(jpeg(FACE, 40, exif=exif))
+    (tmp_path / "b.jpg").write_bytes(jpeg(FACE, 40))
+    assert Picture.open(tmp_path / "a.jpg").jpeg_cells() is None
+    picture = Picture.open(tmp_path / "b.jpg")
+    assert picture.jpeg_cells() is not None
+    assert picture.with_pixels(picture.pixels * 0.9).jpeg_cells() is None

@@ -61,7 +61,8 @@ def decode(data: bytes, name: str, *, truncated: bool, max_pixels: int) -> dict[
         notes.append("The file is damaged or cut off and was read as far as it goes.")
     digest = hashlib.sha256(data).hexdigest()
     fields["notes"] = (*notes, *fields["notes"])
-    return {**fields, "sha256": digest, "damaged": damaged}
+    content = data if fields["format"] == "JPEG" and not damaged else None
+    return {**fields, "content": content, "sha256": digest, "damaged": damaged}
 
 
 def decode_image(image: Image.Image) -> dict[str, Any]:

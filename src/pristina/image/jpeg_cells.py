@@ -164,7 +164,7 @@ def _component(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return steps, levels and certain blocks of component ``k``.
 
-    Where both sides of a sample measure 2 pixels, the decoder is asked for a draft of half the size,
+    Where both sides of a sample measure 2 pixels, the decoder is asked for a draft of half size,
     for which it need not enlarge the component. A component reduced in one direction is smoothed by
     every decoder, so that nothing is certain. A block is certain if its levels give its samples
     again, to within the rounding.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from pristina.files import read_bytes, write_all
 from pristina.image.alpha import fill_transparent
 from pristina.image.encoding import check_format, encode_levels, lost_metadata, writes_profile
 from pristina.image.fit import resize
+from pristina.image.jpeg_cells import JpegCells
 from pristina.image.metadata import JpegTables, Metadata
 from pristina.image.profiles import ProfileError, writing_profile
 from pristina.image.samples import check_range
+from pristina.types import check_dense
 
 MAX_PIXELS = 178_000_000
 """Largest number of pixels that is read; Pillow refuses little more."""
@@ -37,6 +40,8 @@ class Picture:
             is written in its own colour profile; None if all lie inside.
         metadata: EXIF, XMP, colour profile, resolution, comments, quantisation tables.
         format: Format of the file, such as ``PNG``; None if there was none.
+        content: Content of the file if it was a whole JPEG file, from which :meth:`jpeg_cells`
+            tells what else could have given it; None for others.
         sha256: Digest of the file's content, 64 hexadecimal digits; None if there was none.
         damaged: Whether the file was cut off or damaged and was read as far as it goes.
         notes: Sentences for the user about what was lost or changed in reading.
@@ -49,6 +54,7 @@ class Picture:
     beyond: Tensor | None = None
     metadata: Metadata = field(default_factory=Metadata)
     format: str | None = None
+    content: bytes | None = field(default=None, repr=False)
     sha256: str | None = None
     damaged: bool = False
     notes: tuple[str, ...] = ()
@@ -78,6 +84,19 @@ class Picture:
         """Quality of the JPEG file that held the picture, 1 to 100; None for other files."""
         return None if self.jpeg_tables is None else self.jpeg_tables.quality
 
+    def jpeg_cells(self) -> JpegCells | None:
+        """Return what its JPEG file says about the picture.
+
+        None if there was no such file, if nothing can be told from it, or if the pixels are not as
+        they stand in it: it was turned upright, had another colour profile, or was changed.
+        """
+        if self.content is None:
+            return None
+        stored = Image.open(io.BytesIO(self.content), formats=["JPEG"]).convert("RGB")
+        levels = (255 * self.pixels).round().byte().permute(1, 2, 0).numpy()
+        same = stored.size[::-1] == self.size and np.array_equal(np.asarray(stored), levels)
+        return JpegCells.read(self.content) if same else None
+
     @classmethod
     def open(cls, path: str | Path, *, truncated: bool = False) -> Picture:
         """Read the picture in a file, upright, in sRGB.
@@ -90,6 +109,8 @@ class Picture:
         Raises:
             PictureError: The file is missing, empty, damaged, not a picture, or absurdly large.
         """
+        if "\0" in str(path):
+            raise PictureError("The name of a file cannot hold the character NUL.")
         return cls.decode(read_bytes(Path(path)), str(path), truncated=truncated)
 
     @classmethod
@@ -99,7 +120,7 @@ class Picture:
         Args:
             data: Content of the file.
             name: Name of the file, for messages; a suffix of another format is noted.
-            truncated: As for :meth:`open`.
+            truncated: Whether damaged content is read as far as it goes, see :meth:`open`.
 
         Raises:
             PictureError: The content is empty, damaged, not a picture, or absurdly large.
@@ -133,14 +154,15 @@ class Picture:
         Raises:
             PictureError: The shape or the numbers cannot be a picture.
         """
+        check_dense(pixels, "Pixels", PictureError)
         if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or 0 in pixels.shape:
             raise PictureError(
                 f"Pixels are (3, height, width), or 1 for grey; not {tuple(pixels.shape)}."
             )
         if not pixels.is_floating_point():
             raise PictureError("Pixels must be finite floating-point numbers in [0, 1].")
-        check_range(pixels.detach(), "Pixels")
         colour = pixels.detach().float().cpu()
+        check_range(colour, "Pixels")
         return cls(colour.expand(3, -1, -1), grey=pixels.shape[0] == 1)
 
     @classmethod
@@ -266,7 +288,8 @@ class Picture:
         """Write the picture, whole or not at all, as :meth:`encode` makes it.
 
         Raises:
-            PictureError: As for :meth:`encode`, or the place cannot be written to.
+            PictureError: The format cannot hold the picture (see :meth:`encode`), or the place
+                cannot be written to.
         """
         path = Path(path)
         write_all({path: self.encode(path, quality)})
