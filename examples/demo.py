@@ -40,7 +40,7 @@ def main() -> None:
     pristina("degrade", str(clean), "-o", str(damaged), *damage)
     begun = time.perf_counter()
     files = ("--record", str(OUT / "record.json"), "--compare", str(OUT / "before-after.png"))
-    pristina("restore", str(damaged), "-o", str(restored), *files)
+    pristina("restore", str(damaged), "-o", str(restored), "--force", *files)
     seconds = time.perf_counter() - begun
     truth = Picture.open(clean)
     before, after = (psnr(Picture.open(path), truth) for path in (damaged, restored))

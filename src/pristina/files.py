@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ MAX_FILE_BYTES = 2**31
 """Size of the largest file that is read: more than any picture that is accepted needs."""
 TEMPORARY_PREFIX = ".pristina-"
 """First letters of the name of every temporary file, by which leftovers are found."""
+
+
+class DiskFull(PictureError):
+    """A file cannot be written because there is no room for it, or for any other."""
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:
@@ -48,8 +53,11 @@ def atomic(path: Path) -> Iterator[Path]:
         with beside.open("rb+") as file:
             os.fsync(file.fileno())  # Some file systems report only now that they are full.
         os.replace(beside, path)
+        _sync(path.parent)
     except OSError as error:
-        raise PictureError(f"{path} cannot be written: {error.strerror or error}.") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind = DiskFull if full else PictureError
+        raise kind(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)
@@ -65,6 +73,16 @@ def _temporary(path: Path) -> Path:
     os.umask(umask)
     os.chmod(name, 0o666 & ~umask)
     return Path(name)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sweep(folder: Path) -> None:

@@ -37,13 +37,13 @@ NOISE = f"noise:sigma={25 / 255}"
 HALF = "mask:drop=0.5,seed=0 | noise:sigma=0.02"
 BLUR = "blur:sigma=1.2 | noise:sigma=0.02"
 KERNEL = "kernel:size=9 | noise:sigma=0.02"
-SHORT = {"iterations": 60, "sampler_steps": 4}
+SHORT = {"iterations": 30, "sampler_steps": 3}
 CASES = {
     # The best Gaussian filter gains 4.6 dB on this noise, a 3 x 3 box 3.4.
     "mmse": Case(NOISE, 6.6),
     "ddrm": Case(NOISE, 4.7, NOISE, {"steps": 10}),
-    "diip": Case(NOISE, 3.9, settings=SHORT),
-    "invert2restore": Case(NOISE, 3.6, settings=SHORT),
+    "diip": Case(NOISE, 3.4, settings=SHORT),
+    "invert2restore": Case(NOISE, 3.4, settings={"iterations": 60, "sampler_steps": 3}),
     "dreamclean": Case(NOISE, 3.6, settings={"levels": 4}),
     "dip": Case(
         NOISE,
@@ -56,7 +56,7 @@ CASES = {
             "average": 0.9,
         },
     ),
-    "bird": Case(HALF, 14.4, HALF, SHORT),
+    "bird": Case(HALF, 11, HALF, SHORT),
     "gdp": Case(HALF, 15.8, HALF, {"steps": 20}),
     "dps": Case(HALF, 17, HALF, {"steps": 20}),
     "diffpir": Case(HALF, 15.1, HALF, {"steps": 10}),

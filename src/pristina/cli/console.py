@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def make_console(*, quiet: bool = False) -> Console:
-    """Return a console on standard error that takes no text for markup."""
+def make_console(*, quiet: bool = False, output: bool = False) -> Console:
+    """Return a console that takes no text for markup.
+
+    Args:
+        quiet: Whether it prints nothing (default no).
+        output: Whether it prints results on standard output, rather than messages on standard
+            error, which are dropped when nobody can receive them.
+    """
     from rich.console import Console
 
-    return Console(
-        quiet=quiet, stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # Rich calls it in the handler of a BrokenPipeError, which main ends with 141.
+
+    file = None if output or sys.stderr is None else cast("IO[str]", _Messages())
+    return Plain(
+        quiet=quiet,
+        file=file,
+        stderr=not output,
+        soft_wrap=not output,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
+
+
+class _Messages:
+    """Standard error, as long as somebody receives what is written there."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+    def flush(self) -> None:
+        """Do nothing: every text is written at once."""
 
 
 def printable(text: object) -> str:

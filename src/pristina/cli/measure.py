@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pristina.cli.console import make_console
+
 if TYPE_CHECKING:
     from pristina.image.picture import Picture
 
@@ -24,7 +26,6 @@ def measure(restored: Path, truth: Path | None = None, *, perceptual: bool = Fal
     perceptual
         Whether to include LPIPS, which needs pristina[perceptual] and its weights.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -44,7 +45,7 @@ def measure(restored: Path, truth: Path | None = None, *, perceptual: bool = Fal
         metric = METRICS[name]
         about = ", ".join(filter(None, (metric.unit, metric.note)))
         table.add_row(name, f"{value.item():.5g}", about)
-    console = Console()
+    console = make_console(output=True)
     console.width = max(MIN_COLUMNS, console.width)
     console.print(table)
     for note in _notes(names, pictures):

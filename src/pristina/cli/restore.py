@@ -8,26 +8,31 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from pristina.cli.console import make_console, printable
-from pristina.errors import Cancelled, InputError, SettingError
+from pristina.errors import Cancelled, InputError, PictureError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pristina.image.picture import Picture
+    from pristina.picture_files import FileOptions
     from pristina.request import Request
     from pristina.restoration import Restored
     from pristina.types import StepEvent
 
+DAMAGED = 4
+"""Exit code where damaged files were restored as far as they go."""
+
 
 def restore(
-    picture: Path,
+    pictures: list[Path],
+    /,
     *,
     output: Annotated[Path, Parameter(alias="-o")],
     method: str | None = None,
@@ -40,21 +45,26 @@ def restore(
     device: str | None = None,
     threads: int | None = None,
     quality: int | None = None,
+    depth: int | None = None,
+    truncated: bool = False,
+    force: bool = False,
+    jobs: int = 1,
     record: Path | None = None,
     compare: Path | None = None,
     spread: Path | None = None,
     like: Path | None = None,
     dry_run: bool = False,
     quiet: bool = False,
-) -> None:
-    """Restore a picture.
+) -> int:
+    """Restore pictures.
 
     Parameters
     ----------
-    picture
-        Damaged picture.
+    pictures
+        Damaged pictures: files and folders.
     output
-        File to write the restored picture to; the format follows from the suffix.
+        File to write the restored picture to, whose format follows from the suffix; or folder for
+        those of several files or of a folder.
     method
         Method: auto (the default) chooses one from the image statistics and says why, or leaves
         the picture alone; or indi, mmse, diip, bird, ...
@@ -69,7 +79,7 @@ def restore(
     set_
         One setting of the method, as name=value; may be repeated.
     seed
-        Random seed (default 0).
+        Random seed (default 0), the same for every picture.
     samples
         Number of restorations to draw (default 1); of several the mean is written.
     device
@@ -78,6 +88,15 @@ def restore(
         Processor threads; torch chooses their number without it, or for 0.
     quality
         Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG input, else 95.
+    depth
+        8 rounds pictures of 16 bits a channel; without it they keep their bits, and a format that
+        cannot hold them is refused.
+    truncated
+        Restore files that are cut off or damaged as far as they go, instead of refusing them.
+    force
+        Write over files that exist.
+    jobs
+        Number of processes for several pictures; each loads the weights once.
     record
         JSON file to write all that is needed to run this again to, and what came out.
     compare
@@ -92,8 +111,7 @@ def restore(
     quiet
         Print nothing but errors.
     """
-    from pristina.files import check_outputs, read_bytes
-    from pristina.image.picture import Picture
+    from pristina.picture_files import FileOptions
     from pristina.request import Request
 
     console = make_console(quiet=quiet and not dry_run)
@@ -105,22 +123,81 @@ def restore(
     _check_threads(request.threads)
     if spread is not None and request.samples < 2:
         raise SettingError("A single sample shows no spread; give --samples 2 or more.")
-    inputs = [picture, like, *_input_files(request)]
-    check_outputs([output, compare, spread], [record], inputs=inputs)
-    content = read_bytes(picture)
-    before = Picture.decode(content, str(picture))
-    lost = before.check_encodable(output, quality=quality)
-    if compare is not None:
-        Picture.from_pixels(before.pixels[:, :1, :1]).check_encodable(compare)
+    files, outputs = (
+        FileOptions(quality, depth, truncated),
+        Outputs(output, record, compare, spread),
+    )
+    if len(pictures) == 1 and not pictures[0].is_dir() and not output.is_dir():
+        if jobs != 1:
+            raise SettingError("--jobs is for several pictures; leave it out.")
+        outputs.check([pictures[0], like], request, force=force)
+        return _restore_file(pictures[0], outputs, request, files, console, dry_run=dry_run)
+
+    from pristina.cli.restore_folder import restore_folder
+
+    outputs.check_single()
+    return restore_folder(
+        pictures, output, request, files, console, jobs=jobs, force=force, dry_run=dry_run
+    )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to be written for one picture."""
+
+    output: Path
+    record: Path | None = None
+    compare: Path | None = None
+    spread: Path | None = None
+
+    def check(self, read: list[Path | None], request: Request, *, force: bool) -> None:
+        """Check before any work that all can be written, and overwrite nothing unasked."""
+        from pristina.files import check_outputs
+        from pristina.folder import request_files
+
+        pictures = [self.output, self.compare, self.spread]
+        check_outputs(pictures, [self.record], inputs=[*read, *request_files(request)])
+        for path in (*pictures, self.record):
+            if path is not None and not force and os.path.lexists(path):
+                raise PictureError(f"{path} exists; give another name, or --force to replace it.")
+
+    def check_single(self) -> None:
+        """Check that nothing is asked for that is made of one picture only."""
+        for name in ("record", "compare", "spread"):
+            if getattr(self, name) is not None:
+                raise SettingError(f"--{name} is for one picture; leave it out for several.")
+
+
+def _restore_file(
+    source: Path,
+    outputs: Outputs,
+    request: Request,
+    files: FileOptions,
+    console: Any,
+    *,
+    dry_run: bool,
+) -> int:
+    """Restore one picture; return the exit code."""
+    from pristina.files import read_bytes
+    from pristina.image.picture import Picture
+
+    content = read_bytes(source)
+    before = files.read(content, str(source))
+    lost = files.check(before, outputs.output)
+    if outputs.compare is not None:
+        Picture.from_pixels(before.pixels[:, :1, :1]).check_encodable(outputs.compare)
 
     done = _restored(before, request, console, dry_run=dry_run)
     if done is None:
-        return
-    done = replace(done, source={"file": str(picture), **dict(done.source or {})})
-    _write(before, content, done, output, quality, record, compare, spread)
-    _report(console, done, output, spread)
-    for note in (*done.notes, *(() if _is_copied(done, output, quality) else lost)):
+        return 0
+    done = replace(done, source={"file": str(source), **dict(done.source or {})})
+    folder, is_new = outputs.output.parent, not outputs.output.parent.exists()
+    _write(outputs, files.encode(before, content, done, outputs.output), before, done)
+    _report(console, done, outputs)
+    made = [f"The folder {folder} was made."] if is_new else []
+    for note in (*files.notes(before, lost, done, outputs.output), *made):
         console.print(f"note: {printable(note)}")
+    return DAMAGED if before.damaged else 0
 
 
 def _restored(before: Picture, request: Request, console: Any, *, dry_run: bool) -> Restored | None:
@@ -144,42 +221,33 @@ def _restored(before: Picture, request: Request, console: Any, *, dry_run: bool)
     return finish(plan, before, result)
 
 
-def _write(
-    before: Picture,
-    content: bytes,
-    done: Restored,
-    output: Path,
-    quality: int | None,
-    record: Path | None,
-    compare: Path | None,
-    spread: Path | None,
-) -> None:
+def _write(outputs: Outputs, content: bytes, before: Picture, done: Restored) -> None:
     """Write all results, or none."""
     from pristina.files import write_all
     from pristina.image.encoding import encode
     from pristina.image.picture import Picture
 
-    if _is_copied(done, output, quality):
-        files = {output: content}
-    else:
-        files = {output: done.picture.encode(output, quality)}
-    if record is not None:
-        files[record] = (json.dumps(done.record(), indent=1, allow_nan=False) + "\n").encode()
-    if compare is not None:
+    files = {outputs.output: content}
+    if outputs.record is not None:
+        text = json.dumps(done.record(), indent=1, allow_nan=False) + "\n"
+        files[outputs.record] = text.encode()
+    if outputs.compare is not None:
         from pristina.image.compare import side_by_side
 
         sheet = side_by_side([("before", before), ("after", done.picture)])
-        files[compare] = encode(sheet, compare)
-    if spread is not None and done.std is not None:
+        files[outputs.compare] = encode(sheet, outputs.compare)
+    if outputs.spread is not None and done.std is not None:
         grey = done.std.mean(0, keepdim=True)
-        files[spread] = Picture.from_pixels(grey / grey.max().clamp(min=1e-9)).encode(spread)
+        picture = Picture.from_pixels(grey / grey.max().clamp(min=1e-9))
+        files[outputs.spread] = picture.encode(outputs.spread)
     write_all(files)
 
 
-def _report(console: Any, done: Restored, output: Path, spread: Path | None) -> None:
-    cost, stop = done.cost, done.result.stopped[0]
+def _report(console: Any, done: Restored, outputs: Outputs) -> None:
+    cost, stop, spread = done.cost, done.result.stopped[0], outputs.spread
     console.print(
-        f"{printable(output)}: {stop}; {cost.network_calls} network calls, {cost.seconds:.1f} s"
+        f"{printable(outputs.output)}: {stop}; "
+        f"{cost.network_calls} network calls, {cost.seconds:.1f} s"
     )
     if spread is not None and done.std is not None and done.std.any():
         largest = 255 * float(done.std.mean(0).max())
@@ -189,22 +257,6 @@ def _report(console: Any, done: Restored, output: Path, spread: Path | None) -> 
     for name, value in done.operator_std.items():
         if isinstance(value, float):
             console.print(f"standard deviation of {name} over the samples: {value:.3g}")
-
-
-def _is_copied(done: Restored, output: Path, quality: int | None) -> bool:
-    """Return whether the output is a copy of the input: it was left alone, in the same format."""
-    from pristina.image.encoding import FORMATS
-
-    alone = done.result.method == "nothing" and quality is None
-    return alone and done.picture.format == FORMATS.get(output.suffix.lower())
-
-
-def _input_files(request: Request) -> list[Path]:
-    """Return the files that a request reads: weights, and those of the recipe."""
-    from pristina.operators.recipe import Recipe
-
-    files = [] if request.prior is None else [Path(request.prior)]
-    return files + (list(Recipe.parse(request.recipe).files) if request.recipe else [])
 
 
 def _check_threads(threads: int) -> None:

@@ -27,6 +27,7 @@ FORMATS = {
 }
 WITH_ALPHA = {"PNG", "WEBP", "TIFF", "AVIF"}
 WITH_DEPTH = {"PNG", "TIFF"}
+WITH_QUALITY = {"JPEG", "WEBP", "AVIF"}
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 16384}
 QUALITY = 95
 """Quality of JPEG, WebP and AVIF files where none is asked for."""

@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pristina.work.manifest import Manifest
     from pristina.work.pool import Pool, WorkerDied
     from pristina.work.store import Store
 
-_HOMES = {"Pool": "pool", "Store": "store", "WorkerDied": "pool"}
+_HOMES = {"Manifest": "manifest", "Pool": "pool", "Store": "store", "WorkerDied": "pool"}
 
-__all__ = ["Pool", "Store", "WorkerDied"]
+__all__ = ["Manifest", "Pool", "Store", "WorkerDied"]
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,7 @@ class Store(Generic[T]):
         encode: Function that turns a value into the content of a file.
         decode: Inverse of ``encode``; it raises :class:`ValueError` if the content is damaged.
         suffix: Ending of the files' names, with its dot.
+        sweeps: Whether to delete now what killed runs left (default yes).
 
     Example:
         >>> import json, tempfile
@@ -54,9 +55,12 @@ class Store(Generic[T]):
         encode: Callable[[T], bytes],
         decode: Callable[[bytes], T],
         suffix: str = ".json",
+        *,
+        sweeps: bool = True,
     ):
         self.folder, self.encode, self.decode, self.suffix = folder, encode, decode, suffix
-        sweep(folder)
+        if sweeps:
+            sweep(folder)
 
     def path(self, digest: str, label: str = "") -> Path:
         """Return the file of an item.

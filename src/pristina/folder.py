@@ -1,0 +1,334 @@
+"""Folders of pictures: collect, then read, plan, run and write one picture after the other.
+
+Every picture gets the result that it would get alone: the same request, the same seed. The weights
+are loaded once, and a :class:`~pristina.work.Manifest` says what a later run need not do again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from pristina.errors import PictureError
+from pristina.files import read_bytes, sha256_of
+from pristina.image.encoding import FORMATS, WITH_QUALITY
+from pristina.image.picture import Picture
+from pristina.methods.index import method
+from pristina.operators.recipe import Recipe
+from pristina.picture_files import FileOptions
+from pristina.planning import Plan, best_device, plan_request
+from pristina.priors.load import load_weights
+from pristina.request import Request
+from pristina.restoration import finish, run
+from pristina.types import OnStep
+from pristina.work import Manifest, Pool
+
+PICTURE_SUFFIXES = {*FORMATS, ".jpe", ".jfif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
+"""Endings of the names by which pictures are found in a folder."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture of a folder.
+
+    Attributes:
+        source: Its file.
+        output: File of the result, as a path inside the folder of results.
+    """
+
+    source: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found in files and folders.
+
+    Attributes:
+        items: The pictures.
+        bad: Folders that cannot be read, in sentences.
+        others: Number of files that are no pictures by their names, or hidden.
+        links: Links to folders, which are not followed.
+    """
+
+    items: tuple[Item, ...]
+    bad: tuple[str, ...] = ()
+    others: int = 0
+    links: tuple[Path, ...] = ()
+
+
+def collect(inputs: Sequence[Path], out: Path) -> Listing:
+    """Find the pictures in files and folders, and where their results belong.
+
+    A file keeps its name, and a file in a folder its path inside that folder; what is not written
+    in the format of the input gets the ending ``.png`` added. The folder of results is left out if
+    it lies in one of the others.
+
+    Args:
+        inputs: Files, which are taken whatever their names are, and folders.
+        out: Folder of the results.
+
+    Raises:
+        PictureError: There is no picture, two results would have the same place, or a result that
+            of an input.
+    """
+    found: list[tuple[Path, Path]] = []
+    bad: list[str] = []
+    links: list[Path] = []
+    others = 0
+    for given in inputs:
+        if not given.is_dir():
+            found.append((given, Path(given.name)))
+            continue
+        if _is_same(given, out):
+            raise PictureError(f"{out} holds the pictures themselves; give another folder.")
+        for folder, folders, files in os.walk(given, onerror=lambda e: bad.append(_sentence(e))):
+            place = Path(folder)
+            links += [place / name for name in folders if (place / name).is_symlink()]
+            folders[:] = [
+                name for name in folders if name[0] != "." and not _is_same(place / name, out)
+            ]
+            named = [n for n in files if n[0] != "." and Path(n).suffix.lower() in PICTURE_SUFFIXES]
+            others += len(files) - len(named)
+            found += [(place / n, (place / n).relative_to(given)) for n in named]
+    items = _without_clashes(found, out)
+    if not items and not bad:
+        raise PictureError(
+            f"There is no picture in {', '.join(map(str, inputs))}; "
+            f"pictures are found by their endings: {', '.join(sorted(PICTURE_SUFFIXES))}."
+        )
+    return Listing(items, tuple(bad), others, tuple(links))
+
+
+def _without_clashes(found: list[tuple[Path, Path]], out: Path) -> tuple[Item, ...]:
+    """Check that every result has a place of its own; a file that was named twice is taken once."""
+    real = {os.path.realpath(source) for source, _ in found}
+    items: dict[Path, Item] = {}
+    for source, relative in sorted(found):
+        output = relative
+        if relative.suffix.lower() not in FORMATS:
+            output = relative.with_name(relative.name + ".png")
+        if os.path.realpath(out / output) in real:
+            raise PictureError(
+                f"{out / output} is an input and would be overwritten; give another folder."
+            )
+        other = items.setdefault(output, Item(source, output))
+        if not (other.source == source or _is_same(other.source, source)):
+            raise PictureError(
+                f"{other.source} and {source} would both be written to {out / output}; "
+                "restore them into different folders."
+            )
+    return tuple(items.values())
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def _sentence(error: OSError) -> str:
+    return f"{error.filename} cannot be read: {error.strerror or error}."
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """What is to be done to every picture, and where the results go.
+
+    Attributes:
+        out: Folder of the results.
+        request: The request.
+        options: How pictures are read and written; the quality is ignored where there is none.
+        files: SHA-256 of each file that the request names.
+    """
+
+    out: Path
+    request: Request
+    options: FileOptions
+    files: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = tuple(_sha256(path) for path in request_files(self.request) if path.is_file())
+        object.__setattr__(self, "files", files)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Manifest of the folder of results."""
+        return Manifest(self.out)
+
+    def check(self) -> None:
+        """Check what can be checked of the request without a picture.
+
+        Raises:
+            SettingError: A name or a value is wrong.
+            OperatorError: The recipe cannot be read.
+        """
+        best_device(self.request.device)
+        if self.request.method != "auto":
+            method(self.request.method).make_settings(self.request.preset, self.request.settings)
+        if self.request.recipe is not None:
+            Recipe.parse(self.request.recipe)
+
+    def answers(self, sha256: str) -> str:
+        """Return the digest of everything on which a result depends.
+
+        Args:
+            sha256: SHA-256 of the input's file.
+        """
+        request = replace(self.request, threads=0, memory_bytes=None)
+        written = (self.options.quality, self.options.depth)
+        return request.digest(written, self.files, sha256)
+
+    def options_for(self, output: Path) -> FileOptions:
+        """Return the options without a quality where the format has none."""
+        kind = FORMATS.get(output.suffix.lower())
+        return self.options if kind in WITH_QUALITY else replace(self.options, quality=None)
+
+
+def request_files(request: Request) -> list[Path]:
+    """Return the files that a request may read: weights, and those of the recipe."""
+    files = [] if request.prior is None else [Path(request.prior)]
+    return files + (list(Recipe.parse(request.recipe).files) if request.recipe else [])
+
+
+def survey(job: FolderJob, items: Sequence[Item], *, force: bool = False) -> list[Item]:
+    """Return the items that are still to be done.
+
+    Args:
+        job: What is to be done.
+        items: All items.
+        force: Whether files that this command did not write may be overwritten.
+
+    Raises:
+        PictureError: They may not, and there are some.
+    """
+    manifest = job.manifest
+    todo, unknown = [], []
+    for item in items:
+        state = manifest.state(item.output, lambda item=item: job.answers(_sha256(item.source)))  # type: ignore[misc]
+        if state != "done":
+            todo.append(item)
+        if state == "unknown":
+            unknown.append(job.out / item.output)
+    if unknown and not force:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        exist = "exist and were" if more else "exists and was"
+        raise PictureError(
+            f"{unknown[0]}{more} {exist} not written by this command, or changed since: give "
+            "another folder, or --force to write over what is there."
+        )
+    return todo
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""  # Reading it later will say why.
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a process keeps from picture to picture.
+
+    Attributes:
+        on_step: Progress callback.
+        load: Function that loads weights, each once.
+    """
+
+    on_step: OnStep | None = None
+    load: Callable[..., Any] = field(default_factory=lambda: cache(load_weights))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A picture that was written.
+
+    Attributes:
+        item: The picture.
+        method: Method, or ``nothing``.
+        weights: Name of the weights; None if the method has none.
+        seconds: Time of the method.
+        damaged: Whether the file was cut off or damaged.
+        notes: What the user should know, in sentences.
+    """
+
+    item: Item
+    method: str
+    weights: str | None
+    seconds: float
+    damaged: bool
+    notes: tuple[str, ...]
+
+
+def plan_item(
+    job: FolderJob, worker: Worker, item: Item
+) -> tuple[bytes, Picture, tuple[str, ...], Plan]:
+    """Read a picture and plan its restoration.
+
+    Returns:
+        The content of the file, the picture, what its format will lose, and the plan.
+
+    Raises:
+        PristinaError: The picture cannot be read, restored or written as asked.
+    """
+    content = read_bytes(item.source)
+    before = job.options.read(content, str(item.source))
+    lost = job.options_for(item.output).check(before, item.output)
+    return content, before, lost, plan_request(before, job.request, load=worker.load)
+
+
+def restore_item(job: FolderJob, worker: Worker, item: Item) -> Outcome:
+    """Restore one picture and write it.
+
+    Raises:
+        PristinaError: The picture cannot be read, restored or written as asked.
+    """
+    content, before, lost, plan = plan_item(job, worker, item)
+    result = run(plan, before.visible[None], on_step=worker.on_step)
+    done = finish(plan, before, result, {"file": str(item.source)})
+    options = job.options_for(item.output)
+    job.manifest.write(
+        item.output,
+        options.encode(before, content, done, item.output),
+        answers=job.answers(before.sha256 or ""),
+        record=done.record(),
+    )
+    notes = options.notes(before, lost, done, item.output)
+    if item.output.name != item.source.name:
+        notes.append(f"{item.source.suffix or 'Its format'} is not written: the result is PNG.")
+    return Outcome(
+        item,
+        plan.entry.name,
+        plan.weights_name,
+        done.cost.seconds,
+        before.damaged,
+        tuple(notes),
+    )
+
+
+def restore_items(
+    job: FolderJob, items: Sequence[Item], *, jobs: int = 1, on_step: OnStep | None = None
+) -> Iterator[tuple[Item, Outcome | Exception]]:
+    """Restore pictures and write them; the manifest's lock must be held.
+
+    Args:
+        job: What is to be done.
+        items: The pictures.
+        jobs: Number of processes; each loads the weights once.
+        on_step: Progress callback within a picture, for one process.
+
+    Yields:
+        Every item with its outcome, or with the reason why it could not be done, as they finish.
+    """
+    job.manifest.sweep(item.output for item in items)
+    setup = Worker if jobs > 1 else partial(Worker, on_step)
+    pool = Pool(jobs, setup, threads=job.request.threads)
+    with closing(pool.map(partial(restore_item, job), items)) as outcomes:  # type: ignore[type-var]
+        yield from outcomes
