@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,13 +41,16 @@ from pristina.priors import generate, invert
 from pristina.priors.base import Prior
 from pristina.seeds import generators
 from pristina.settings import Settings
-from pristina.types import Draw, StepEvent
+from pristina.types import Draw, OnStep, StepEvent
 
 app = cyclopts.App(name="studies", help=__doc__)
 
 BLUR, NOISE = "blur:sigma=1.6,size=13 | noise:sigma=0.02", "noise:sigma=0.1"
 BLUR_FORM = "blur:sigma=1,size=13"
 DEFAULT = World()
+
+Run = Callable[[Damaged, OnStep], Tensor]
+"""Method of the study of regimes: it reports its images and returns its losses."""
 
 
 @app.command
@@ -146,16 +150,28 @@ def regimes(
     world: World = DEFAULT,
     iterations: int = 1500,
     noise: tuple[float, ...] = (0.1, 0.2, 0.3),
-    blur: float = 1.6,
-    methods: tuple[Literal["DIIP", "DIP"], ...] = ("DIIP", "DIP"),
+    blur: tuple[float, ...] = (1.6,),
+    methods: tuple[Literal["DIIP", "free", "descent", "DIP"], ...] = ("DIIP", "DIP"),
+    rate: float = 0.001,
 ) -> None:
-    """DIIP and DIP without end: PSNR, slope of the loss, sharpness, on noise and on blur."""
+    """DIIP and DIP without end: PSNR, slope of the loss, sharpness, on noise and on blur.
+
+    ``free``: DIIP without the projection to the sphere, as in the slides. ``descent``: the same by
+    gradient descent with a constant ``rate`` for the squared error, in place of Adam.
+    """
     prior, x = world.load()
     tasks = [(f"noise {s:g}", f"noise:sigma={s}") for s in noise]
-    tasks.append((f"blur {blur:g} px", f"blur:sigma={blur},size=13"))
-    cases: dict[str, Settings] = {
-        "DIIP": DIIP(iterations=iterations, rule="none"),
-        "DIP": DIP(iterations=iterations, average=0.0, stop="iterations"),
+    tasks += [(f"blur {s:g} px", f"blur:sigma={s},size=13") for s in blur]
+    endless = DIIP(iterations=iterations, rule="none")
+    dip = DIP(iterations=iterations, average=0.0, stop="iterations")
+    cases: dict[str, tuple[str, Run]] = {
+        "DIIP": ("DIIP", partial(_endless, "diip", prior, endless)),
+        "free": (
+            "DIIP, no sphere",
+            partial(_endless, "diip", prior, replace(endless, sphere=False)),
+        ),
+        "descent": ("descent, no sphere", partial(_descent, prior, iterations, rate)),
+        "DIP": ("DIP", partial(_endless, "dip", prior, dip)),
     }
     size = (3.2 * len(tasks), 7.5)
     figure, axes = plt.subplots(3, len(tasks), figsize=size, squeeze=False, sharex=True)
@@ -163,8 +179,9 @@ def regimes(
     for column, (label, recipe) in zip(axes.T, tasks, strict=True):
         damaged = observe(x, recipe)
         for name in methods:
-            row = _regime(name, damaged, x, prior, cases[name], column)
-            rows.append((label, score(damaged.y, x), name, *row))
+            title, run = cases[name]
+            row = _regime(title, damaged, x, run, column)
+            rows.append((label, score(damaged.y, x), title, *row))
         column[0].set_title(label)
         column[1].set_yscale("symlog", linthresh=1e-4)
         column[1].axhline(DIIP().epsilon, color="gray", linewidth=0.8)
@@ -176,7 +193,7 @@ def regimes(
     axes[0, 0].legend()
     figure.tight_layout()
     head = (
-        *("task", "input", "method", "best PSNR", "at", "last PSNR"),
+        *("task", "input", "method", "best PSNR", "at", "its sharpness / truth", "last PSNR"),
         *("slope rule fires at", "PSNR", "Laplacian rule fires at", "PSNR"),
     )
     note = (
@@ -186,8 +203,32 @@ def regimes(
     write(world, "regimes", "The two regimes of DIIP and DIP", head, rows, figure, note)
 
 
+def _endless(
+    method: str, prior: Prior, settings: Settings, damaged: Damaged, on_step: OnStep
+) -> Tensor:
+    """Run a method and return its losses, (iterations, B)."""
+    return damaged.restored(method, prior, settings, on_step=on_step).trace["loss"]
+
+
+def _descent(
+    prior: Prior, iterations: int, rate: float, damaged: Damaged, on_step: OnStep
+) -> Tensor:
+    """Go down the gradient of ``||G(z) - y||^2`` with a constant rate; return the losses."""
+    y, losses = damaged.y, []
+    z = Draw(generators(0, len(y)), len(y)).normal(*y.shape[1:])
+    for step in range(iterations + 1):
+        z.requires_grad_()
+        x = generate(prior, z, DIIP().sampler_steps)
+        error = (x - y).square()
+        (gradient,) = torch.autograd.grad(error.sum(), z)
+        z = z.detach() - rate * gradient
+        losses.append(error.detach().mean((1, 2, 3)))
+        on_step(StepEvent(step + 1, iterations + 1, x.detach(), losses[-1]))
+    return torch.stack(losses)
+
+
 def _regime(
-    name: str, damaged: Damaged, x: Tensor, prior: Prior, settings: Settings, axes: Sequence[Any]
+    title: str, damaged: Damaged, x: Tensor, run: Run, axes: Sequence[Any]
 ) -> tuple[Any, ...]:
     """Run a method, draw its curves, and return where it is best and where the rules fire."""
     db: list[Tensor] = []
@@ -197,20 +238,21 @@ def _regime(
         db.append(psnr(event.images.clamp(0, 1), x))
         sharp.append(sharpness(event.images))
 
-    loss = damaged.restored(name.lower(), prior, settings, on_step=on_step).trace["loss"]
+    loss = run(damaged, on_step)
     curves = torch.stack(db), torch.stack(sharp)
     mean = curves[0].mean(1)
     best, window = int(mean.argmax()), 5
-    stops = stopping(loss, curves[1]) if name == "DIIP" else (None, None)
+    stops = (None, None) if title == "DIP" else stopping(loss, curves[1])
     falling = (loss[:-window] - loss[window:]) / (window * loss[:-window].clamp(min=1e-12))
     for axis, curve in zip(axes, (mean, falling.mean(1), curves[1].mean(1)), strict=True):
-        (line,) = axis.plot(curve.numpy(), label=name)
+        (line,) = axis.plot(curve.numpy(), label=title)
         for stop, style in zip(stops, (":", "--"), strict=True):
             if stop is not None:
                 axis.axvline(stop, color=line.get_color(), linestyle=style, linewidth=1)
-    missing = ("never" if name == "DIIP" else "-", "")
+    missing = ("-" if title == "DIP" else "never", "")
     fired = [missing if k is None else (k, float(mean[k])) for k in stops]
-    return float(mean[best]), best, float(mean[-1]), *fired[0], *fired[1]
+    sharp_at_best = float((curves[1][best] / sharpness(x)).mean())
+    return float(mean[best]), best, sharp_at_best, float(mean[-1]), *fired[0], *fired[1]
 
 
 def stopping(loss: Tensor, sharp: Tensor) -> tuple[int | None, int | None]:

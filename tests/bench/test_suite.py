@@ -11,6 +11,7 @@ from pristina.errors import InputError, OperatorError, SettingError, SizeError
 from pristina.operators.recipe import Recipe
 from pristina.priors.base import SizeRule
 from pristina.priors.gaussian import GaussianPrior
+from pristina.priors.load import shipped
 
 SUITE = Path(__file__).parent / "suite.toml"
 
@@ -35,6 +36,13 @@ def test_shipped_suites_can_be_read_and_their_recipes_too(name):
                 form = Recipe.parse(sized.form).form(0)
                 form.check(y)
                 assert form.picture_size(*y.shape[-2:]) == (size_px, size_px)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_name_shipped_weights(name):
+    suite = load_suite(name)
+    named = {suite.prior, *(row.prior for row in suite.rows)} - {None}
+    assert named <= set(shipped())
 
 
 def degrade_draw():

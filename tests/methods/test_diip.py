@@ -15,7 +15,7 @@ from tests.contract.battery import check_method
 
 PRIOR = GaussianPrior(0.0, 0.1)
 BRISK = DIIP(
-    iterations=40, sampler_steps=3, epsilon=0.005, k_min=6, warm_up=8, patience=2, smoothing=3
+    iterations=40, sampler_steps=3, epsilon=0.005, k_min=5, warm_up=8, patience=2, smoothing=3
 )
 
 
@@ -79,9 +79,9 @@ def test_the_laplacian_rule_fires_where_sharpness_falls():
     peak = [1.0, 2, 3, 4, 5, 4, 3, 2, 3]
     assert firing(laplacian_fires, peak) == [5, 6, 7]
     assert firing(laplacian_fires, peak, smoothing=2) == [6, 7]  # after 4, 5, 4 it is where it was
-    assert firing(laplacian_fires, peak, k_min=6) == [7]
+    assert firing(laplacian_fires, peak, k_min=5) == [7]
     falling = [1 / (1 + k) for k in range(110)]
-    assert firing(laplacian_fires, falling, k_min=PAPER.k_min)[0] == 101
+    assert firing(laplacian_fires, falling, k_min=PAPER.k_min)[0] == 102  # it returns iterate 101
 
 
 def test_sharpness_is_the_variance_of_the_laplacian_of_the_luma():
@@ -114,7 +114,7 @@ def expected_stops(loss, sharp, s):
                 and k >= s.warm_up
                 and (e[past] - e[k]) / (s.smoothing * e[past]) < s.epsilon
             )
-            laplacian = s.rule != "slope" and k > s.k_min and v[k] < v[past]
+            laplacian = s.rule != "slope" and k - 1 > s.k_min and v[k] < v[past]
             in_a_row = in_a_row + 1 if slope or laplacian else 0
             if in_a_row == s.patience:
                 reason = StopReason.SLOPE if slope else StopReason.LAPLACIAN
@@ -162,7 +162,7 @@ def test_the_preset_has_the_published_figures():
     assert (PAPER.iterations, PAPER.learning_rate, PAPER.sampler_steps) == (1500, 0.0015, 10)
     assert (PAPER.rule, PAPER.k_min, PAPER.epsilon) == ("first", 100, 0.001)
     assert (PAPER.patience, PAPER.smoothing, PAPER.warm_up) == (1, 1, 0)
-    assert PAPER.gradient == "detached"
+    assert PAPER.gradient == "detached" and not PAPER.sphere
     assert method("diip").make_settings("paper") == PAPER
 
 

@@ -11,8 +11,9 @@ from pristina.methods.steps.rectify import rectify
 from pristina.operators.base import Observation
 from pristina.operators.blur import GaussianBlur
 from pristina.operators.resample import Downsample
-from pristina.priors.gaussian import GaussianPrior
-from pristina.priors.generate import generate
+from pristina.priors.gaussian import GaussianMixturePrior, GaussianPrior
+from pristina.priors.generate import NotConverged, generate, invert
+from pristina.restoration import restore
 from pristina.seeds import generators
 from pristina.types import Draw
 from tests.contract.battery import check_method
@@ -51,6 +52,22 @@ def test_with_the_norm_alone_it_is_bird():
     theirs = bird(observation, PRIOR, BIRD(iterations=5))
     assert torch.allclose(ours.images, theirs.images, atol=1e-6)
     assert ours.operator.estimates() == theirs.operator.estimates()
+
+
+def test_an_inverse_that_is_not_found_is_a_note_and_no_warning():
+    """A warning would be an error in the test run."""
+    prior = GaussianMixturePrior(
+        torch.tensor([-0.9, 0.9]).view(2, 1, 1, 1).expand(2, 3, 8, 8), 0.001
+    )
+    settings = replace(DESIGNED, sampler_steps=2, refine=2)
+    options = {"method": "invert2restore", "prior": prior, "settings": settings}
+    with pytest.warns(NotConverged):
+        invert(prior, noise(1, 3, 8, 8), 2, refine=2)
+    done = restore(noise(3, 8, 8), **options)
+    (note,) = [note for note in done.notes if "was not found in 2 network calls" in note]
+    assert note in done.record()["notes"]
+    found = restore(noise(3, 8, 8), **{**options, "prior": PRIOR, "settings": DESIGNED})
+    assert not any("was not found" in note for note in found.notes)
 
 
 def test_as_designed_it_inverts_once_and_rectifies_once():

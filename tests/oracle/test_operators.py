@@ -404,3 +404,13 @@ def test_a_gaussian_kernel_is_a_function_of_tensors() -> None:
     both = gaussian_kernel(9, torch.tensor([1.0, 2.0]))
     torch.testing.assert_close(both[1:], gaussian_kernel(9, 2.0))
     assert both.shape == (2, 1, 9, 9)
+
+
+def test_speckle_is_clipped_where_birds_released_tasks_clip_it() -> None:
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    free, clipped = (
+        Recipe.parse(word).build().degrade(x, Draw(generators(0, 2), 2))
+        for word in ("speckle:lam=0.4,sigma=0.15", "speckle:lam=0.4,sigma=0.15,clip=yes")
+    )
+    assert free.min() < 0 and free.max() > 1
+    assert torch.equal(clipped, free.clamp(0, 1))

@@ -21,8 +21,8 @@ Source:
       linear operator, instead of in a closed form for each.
     * sigma is in [-1, 1] units as sigma_bar is; the released scripts take it in [0, 1] units, so
       that their lambda is four times ``lam``.
-    * The default has one lam and zeta for all tasks, tuned on faces of 64 px, and evenly spaced
-      timesteps. Those of the scripts (``spacing="quadratic"``) are dense where there is little
+    * The default has one lam and zeta for all tasks, and evenly spaced timesteps. Those of the
+      scripts (``spacing="quadratic"``) are dense where there is little
       noise, with a leap of a tenth of the chain at its beginning.
     * The chain begins with pure noise; there, with the observation diffused to t = 999.
     * The data step is made at t = 0 too and its result returned; there, the last diffused image.

@@ -35,7 +35,7 @@ Source:
     * The mean colour, which says nothing about a kernel of sum 1, is taken off before.
     * The weight of the absolute sum is 32,000 instead of 1000, which hardly acts there; it goes
       with the number of pixels, as the likelihood does. The kernel moves once t is below 0.5 T
-      instead of 0.7 T, in one turn a step instead of three: tuned on four faces.
+      instead of 0.7 T, in one turn a step instead of three.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def indi(
         x_1 = y + scale * draw.normal(*y.shape[1:])
     x_t = x_1
     if start is not None:
-        start.check("indi", y.shape)
+        start.check("indi", y.shape, y.device)
         start.restore_generators(draw)
     if start is not None and start.noise is not None and start.memory:
         x_t, x_1, clean = start.noise, start.memory["x_1"], start.memory["clean"]

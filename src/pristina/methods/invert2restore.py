@@ -1,19 +1,20 @@
-"""Invert2Restore: find the noise behind the observation, make it typical, and generate again.
+"""Invert2Restore, our variant: fit the noise behind the observation, and keep it typical.
 
 Glossary: y observation, H operator and eta its unknown parameters, z noise, xi fresh noise,
 x = G(z).
 
-Three steps: A invert (G(z) = y), B rectify (the nearest noise that passes for N(0, I), see
-:mod:`pristina.methods.steps.rectify`), C generate. Fully blind without an operator; partially blind
-with the form of the damage: then ``||y - H_eta(G(z))||^2`` is minimised over both.
+The paper has three steps: A invert (G(z) = y), B rectify (the nearest noise that passes for
+N(0, I), see :mod:`pristina.methods.steps.rectify`), C generate. Fully blind without an operator;
+partially blind with the form of the damage: then ``||y - H_eta(G(z))||^2`` is minimised over both.
 
 Source:
     Chihaoui and Favaro, "Invert2Restore", 2025. The text of its three algorithms was not available;
     steps A to C follow its summaries, and what is inside them was designed here. :data:`DESIGNED`
     is the nearest to the paper: A and B once each, A by fixed-point inversion of the sampler (which
-    reproduces y to 38 dB and more, so that no descent follows it). It is weak with small face
-    priors, therefore the default is another algorithm, closer to BIRD, which it equals with
-    ``rectifier="norm"``:
+    reproduces y to 38 dB and more, so that no descent follows it). With the shipped priors it
+    destroys images (``benchmarks/invert2restore.md``). The default is therefore not the paper's
+    method but another algorithm: BIRD, which it equals with ``rectifier="norm"``, with the scale of
+    patches set in place of the norm:
 
     1. A is a fit by Adam from typical noise, not an inversion. A clean image, too, inverts to noise
        that fails the tests (norm 0.4 to 1.2 of the sphere's, colours correlated), because neither
@@ -26,10 +27,9 @@ Source:
        correction fades them.
 
     :data:`FULL` makes the full correction all the same, every ten iterations, and then fits for
-    five, which brings back colours and shapes before the damage. On twenty held-out faces (seed 0;
-    input, default, ``FULL``; PSNR in dB and HaarPSI) it removes the blocks of JPEG 10: 25.7 and
-    0.741, 26.2 and 0.772, 25.6 and 0.784. It loses where the damage leaves most of the image alone
-    (water drops: 26.4 and 0.817, 26.6 and 0.809, 24.7 and 0.775), and under noise.
+    five, which brings back colours and shapes before the damage. It removes the blocks of JPEG, and
+    loses where the damage leaves most of the image alone, and under noise
+    (``benchmarks/unstructured.md``).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from pristina.methods.steps.rectify import Rung, rectify
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation
 from pristina.priors.base import Prior
-from pristina.priors.generate import Gradient, generate, invert
+from pristina.priors.generate import Gradient, find_noise, generate
 from pristina.settings import Count, Positive, Settings
 from pristina.types import Draw, Generators, OnStep
 
@@ -150,12 +150,13 @@ class _Rectifier:
 
 def _first_noise(
     observation: Observation,
-    prior: Prior,
+    recorder: RunRecorder[Prior],
     settings: Invert2Restore,
     draw: Draw,
     start: State | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the noise at which z starts (A), and fresh noise for the rectifier."""
+    prior = recorder.prior
     noise, xi = (draw.normal(prior.channels, *observation.size) for _ in range(2))
     if start is not None:
         return first_noise("invert2restore", noise.shape, draw, start), xi
@@ -163,7 +164,9 @@ def _first_noise(
         return noise, xi
     # Without tolerance, so that no neighbour in the batch decides when to stop.
     y, steps = observation.initial(), settings.sampler_steps
-    return invert(prior, y, steps, refine=settings.refine, tolerance=0.0), xi
+    z, note = find_noise(prior, y, steps, refine=settings.refine, tolerance=0.0)
+    recorder.notes += [note] if note else []
+    return z, xi
 
 
 def invert2restore(
@@ -214,7 +217,7 @@ def invert2restore(
     draw = Draw(generator, n, y.device)
     recorder = RunRecorder(prior, settings.iterations + 1, on_step, start)
     prior = recorder.prior
-    noise, xi = _first_noise(observation, prior, settings, draw, start)
+    noise, xi = _first_noise(observation, recorder, settings, draw, start)
     operator = first_operator(observation, start)
     z = torch.nn.Parameter(noise)
     optimizer = joint_adam(z, operator, settings, start)
