@@ -88,15 +88,19 @@ def choose(
     """
     damage = damage_seen(statistics)
     figures = statistics.sentence()
-    if not damage:
-        why = f"No damage was found that is worth repairing ({figures})"
-        left = replace(request, method="nothing", prior=None)
-        return left, f"{why}: the picture is left as it is."
-    shown = " and ".join(damage)
+    if not damage and request.strength is None:
+        why = f"No noise, compression, blur or enlargement worth repairing was seen ({figures})"
+        left = replace(request, method="nothing", prior=None, deep=False)
+        return left, (
+            f"{why}: the picture is left as it is. Other damage was not looked for. "
+            "A strength, as with --strength 1, repairs it all the same."
+        )
+    shown = " and ".join(damage) or "no damage that is worth repairing"
     prior = request.prior or SPECIALISTS.get(shown, "photos-blind")
     name = method_for(kind, damage)
     gently = (
         prior == "photos-blind"
+        and request.strength is None
         and "noise" not in damage
         and statistics.fineness_wide > FINENESS_WIDE
     )

@@ -193,7 +193,7 @@ class FolderJob:
 
 def request_files(request: Request) -> list[Path]:
     """Return the files that a request may read: weights, and those of the recipe."""
-    files = [] if request.prior is None else [Path(request.prior)]
+    files = [Path(name) for name in (request.prior, request.protect) if name is not None]
     return files + (list(Recipe.parse(request.recipe).files) if request.recipe else [])
 
 

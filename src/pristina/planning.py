@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pristina.auto import choose
-from pristina.errors import InputError, SettingError, SizeError
+from pristina.errors import InputError, SettingError
 from pristina.estimates import Estimate, estimate_calls, estimate_steps
+from pristina.image.blend import read_mask
 from pristina.image.fit import Fit
-from pristina.image.picture import MAX_PIXELS, Picture
+from pristina.image.picture import Picture
 from pristina.image.statistics import ImageStatistics, damage_statistics
 from pristina.methods.index import MethodEntry, method
 from pristina.methods.steps.result import Calls
+from pristina.operator_use import check_operator_use, check_output, known_sigma, takes_colour
 from pristina.operators.base import Observation, Operator
-from pristina.operators.noise import white_noise_sigma
 from pristina.operators.recipe import Recipe
-from pristina.operators.tone import Grey
 from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.compose import PerChannel
 from pristina.priors.load import kind_of, load_weights
@@ -56,6 +57,7 @@ class Plan:
         known_sigma: Noise level that the method is given, in [0, 1] units.
         first_channel: Whether the method sees one channel only of a grey picture.
         statistics: Image statistics from which the method was chosen.
+        protected: How far each pixel stays as it is, (1, H, W), in [0, 1]; None for not at all.
         notes: What the user should know, in sentences.
     """
 
@@ -74,6 +76,7 @@ class Plan:
     known_sigma: float | None = None
     first_channel: bool = False
     statistics: ImageStatistics | None = None
+    protected: Tensor | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -135,6 +138,10 @@ def plan(
     seed: int = 0,
     samples: int = 1,
     device: str = "auto",
+    strength: float | None = None,
+    grain: float = 0.0,
+    protect: str | Path | None = None,
+    deep: bool = False,
     memory_bytes: int | None = None,
 ) -> Plan:
     """Plan the restoration of a picture.
@@ -149,6 +156,11 @@ def plan(
         seed: Random seed.
         samples: Number of restorations to draw.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        strength: Share of the change that is made, in [0, 1]; with it ``auto`` repairs a picture
+            even where it sees no damage.
+        grain: Share of the removed grain that is put back, in [0, 1].
+        protect: Picture file, white where the picture is to stay as it is.
+        deep: Whether a regressor averages over eight turned and mirrored copies.
         memory_bytes: Memory that the run may use; None takes half of what is free.
 
     Returns:
@@ -182,6 +194,10 @@ def plan(
         seed=seed,
         samples=samples,
         device=device,
+        strength=strength,
+        grain=grain,
+        protect=None if protect is None else str(protect),
+        deep=deep,
         memory_bytes=memory_bytes,
     )
     return plan_request(
@@ -230,8 +246,10 @@ def plan_request(
     entry = method(request.method)
     if entry.prior == "none" and (weights is not None or request.prior is not None):
         raise SettingError(f"{entry.name} uses no weights; leave the prior out.")
+    if request.deep and entry.name != "indi":
+        raise SettingError(f"deep is for regressors (indi), not for {entry.name}; leave it out.")
     if settings is None:
-        settings = entry.make_settings(request.preset, request.settings)
+        settings = entry.make_settings(request.preset, request.changes)
     elif request.preset is not None or not isinstance(settings, entry.settings):
         kind_name = entry.settings.__name__
         raise SettingError(
@@ -241,14 +259,15 @@ def plan_request(
         request = replace(request, settings=plain(asdict(settings)))
     if operator is None and request.recipe is not None:
         operator = Recipe.parse(request.recipe).form(request.seed)
-    _check_operator_use(entry, operator)
+    check_operator_use(entry, operator)
+    protected = None if request.protect is None else read_mask(request.protect, picture.size)
     made = make_plan(
         request,
         picture.size,
         weights=weights,
         operator=operator,
         settings=settings,
-        known_sigma=_known_sigma(entry, settings, operator),
+        known_sigma=known_sigma(entry, settings, operator),
         load=load,
     )
     pixels = picture.visible
@@ -259,8 +278,9 @@ def plan_request(
         notes.append("The prior knows grey pictures: each colour channel was restored by itself.")
     return replace(
         made,
-        first_channel=grey and (one_channel or _takes_colour(made.operator)),
+        first_channel=grey and (one_channel or takes_colour(made.operator)),
         statistics=statistics,
+        protected=protected,
         notes=(*notes, *made.notes),
     )
 
@@ -299,7 +319,7 @@ def make_plan(
     if operator is not None:
         operator = operator.to(device)
         output_size = operator.picture_size(*size)
-    _check_output(entry, operator, size, output_size)
+    check_output(entry, operator, size, output_size)
     if entry.operator == "size":
         operator, enlarge = None, operator
     source = request.prior if weights is None else weights
@@ -388,59 +408,3 @@ def _needs_windows(prior: BasePrior | None, size: tuple[int, int]) -> bool:
         return False
     native = prior.size_rule.native
     return native is not None and min(size) >= native and size != (native, native)
-
-
-def _check_operator_use(entry: MethodEntry, operator: Operator | None) -> None:
-    if entry.operator == "required" and operator is None:
-        raise InputError(
-            f"{entry.name} needs the form of the degradation: give an operator, "
-            "for example 'blur:sigma=2 | noise:sigma=0.05'."
-        )
-    if entry.operator == "never" and operator is not None:
-        raise InputError(
-            f"{entry.name} does not use the form of the degradation; "
-            "leave the operator out, or take a method that does."
-        )
-
-
-def _check_output(
-    entry: MethodEntry,
-    operator: Operator | None,
-    size: tuple[int, int],
-    output_size: tuple[int, int],
-) -> None:
-    height, width = output_size
-    if height * width > MAX_PIXELS:
-        less = "cut it into pieces" if output_size == size else "take a smaller factor"
-        raise SizeError(
-            f"The restored picture would have {width} x {height} px, more than {MAX_PIXELS:,} "
-            f"in all; {less}."
-        )
-    if operator is not None and entry.operator == "size" and output_size == size:
-        raise InputError(
-            f"{entry.name} uses an operator only to learn the picture's size, as with "
-            f"bicubic:factor=4, and {operator.describe()!r} does not change it; leave it out, "
-            "or take a method that uses it."
-        )
-
-
-def _takes_colour(operator: Operator | None) -> bool:
-    return operator is not None and any(isinstance(part, Grey) for part in operator.modules())
-
-
-def _known_sigma(entry: MethodEntry, settings: Any, form: Operator | None) -> float | None:
-    """Return the level of the white noise at the end of the form, for methods that need it.
-
-    Raises:
-        InputError: The method needs it, and the form does not end with white noise, or has other
-            noise too.
-    """
-    if not entry.oracle or getattr(settings, "sigma", "") == "estimated":
-        return None
-    sigma = None if form is None else white_noise_sigma(form)
-    if sigma is None:
-        raise InputError(
-            f"{entry.name} needs the noise level: end the operator with it, once, "
-            "as in 'blur:sigma=2 | noise:sigma=0.05'."
-        )
-    return sigma

@@ -35,6 +35,11 @@ class Request(Settings):
         samples: Number of restorations to draw; of several the mean is returned.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: Processor threads; 0 leaves the number to torch.
+        strength: Share of the change that is made, in [0, 1]; given with ``auto``, a picture is
+            repaired even where no damage was found. None makes the whole change.
+        grain: Share of the fine grain that is put back, in [0, 1].
+        protect: Picture file that is white where the picture is to stay as it is.
+        deep: Whether a regressor averages the eight turned and mirrored copies of the picture.
         memory_bytes: Memory that the run may use, in bytes; None takes half of what is free.
 
     Example:
@@ -54,12 +59,16 @@ class Request(Settings):
     samples: Annotated[int, Interval(ge=1, le=MAX_SAMPLES)] = 1
     device: str = "auto"
     threads: Annotated[int, Ge(0)] = 0
+    strength: Annotated[float, Interval(ge=0, le=1)] | None = None
+    grain: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    protect: str | None = None
+    deep: bool = False
     memory_bytes: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
-        for name in ("prior", "recipe", "preset"):
+        for name in ("prior", "recipe", "preset", "protect"):
             value = getattr(self, name)
             if value is not None and (not value or "\0" in value):
                 wrong = "hold the character NUL" if value else "be empty"
@@ -69,6 +78,11 @@ class Request(Settings):
                 "An operator, a preset and settings belong to a method: name it too, "
                 "for example --method bird."
             )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Settings of the method by name, with those that other fields stand for."""
+        return {**self.settings, **({"ensemble": 8} if self.deep else {})}
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as plain values, ready for JSON."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pristina.errors import InputError
+from pristina.image.blend import blend
 from pristina.image.picture import Picture
 from pristina.methods.steps.result import Cost, Result, State
 from pristina.methods.steps.samples import sampled
@@ -109,6 +110,10 @@ def restore(
     seed: int = 0,
     samples: int = 1,
     device: str = "auto",
+    strength: float | None = None,
+    grain: float = 0.0,
+    protect: str | Path | None = None,
+    deep: bool = False,
     start: State | None = None,
     on_step: OnStep | None = None,
 ) -> Restored:
@@ -129,6 +134,11 @@ def restore(
         samples: Number of restorations to draw (default 1); of several the mean is returned, and
             :attr:`Restored.std` tells how much they differ.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        strength: Share of the change that is made, in [0, 1] (default 1); given with ``auto``, a
+            picture is repaired even where no damage is seen.
+        grain: Share of the removed grain that is put back, in [0, 1] (default 0).
+        protect: Picture file of the same size, white where the picture is to stay as it is.
+        deep: Whether a regressor averages over the eight turned and mirrored copies of the picture.
         start: State of an earlier result from which the method goes on.
         on_step: Progress callback; it may raise :class:`~pristina.errors.Cancelled`, and the best
             result so far is returned.
@@ -161,6 +171,10 @@ def restore(
         seed=seed,
         samples=samples,
         device=device,
+        strength=strength,
+        grain=grain,
+        protect=protect,
+        deep=deep,
     )
     result = run(made, opened.visible[None], start=start, on_step=on_step)
     source = {"file": str(picture)} if isinstance(picture, str | Path) else {}
@@ -260,6 +274,13 @@ def finish(
             "The picture was kept within what the JPEG file allows: compressed again with the "
             "tables of the file, nearly all blocks are those in the file."
         )
+    pixels = blend(
+        picture.visible,
+        pixels,
+        strength=1.0 if plan.request.strength is None else plan.request.strength,
+        grain=plan.request.grain,
+        protected=plan.protected,
+    )
     restored = picture.with_pixels(pixels)
     input_facts = {**(source or {}), "size": list(picture.size)}
     if picture.sha256:

@@ -414,7 +414,7 @@ def test_a_clean_picture_is_left_alone(pristina, tmp_path):
     Image.fromarray(data.astronaut()).save(clean, quality=95)
     out, record = tmp_path / "out.jpg", tmp_path / "r.json"
     text = pristina("restore", clean, "-o", out, "--record", record)
-    assert "No damage was found that is worth repairing" in text and "0 network calls" in text
+    assert "worth repairing was seen" in text and "0 network calls" in text
     assert out.read_bytes() == clean.read_bytes()
     written = json.loads(record.read_text())
     assert written["request"]["method"] == "nothing" and written["request"]["prior"] is None

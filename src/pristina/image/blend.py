@@ -6,9 +6,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pristina.errors import PictureError
+from pristina.image.picture import Picture
+
 LUMA = (0.299, 0.587, 0.114)
 GRAIN_PX = 2.0
 """Standard deviation, in pixels, of the Gaussian that parts grain from coarser changes."""
+
+
+def read_mask(path: str, size: tuple[int, int]) -> Tensor:
+    """Read a mask, (1, H, W), in [0, 1]: the brightness of a picture file.
+
+    Args:
+        path: Path of the file.
+        size: Height and width that it must have, in pixels.
+
+    Raises:
+        PictureError: It cannot be read, or has another size.
+    """
+    mask = Picture.open(path)
+    if mask.size != size:
+        raise PictureError(
+            f"{path} has {mask.size[1]} x {mask.size[0]} px and the picture "
+            f"{size[1]} x {size[0]} px; a mask must have the size of the picture."
+        )
+    return mask.pixels.mean(0, keepdim=True)
 
 
 def blend(
@@ -27,21 +49,25 @@ def blend(
         strength: Share of the change that is made, in [0, 1].
         grain: Share of the removed grain that is put back, in [0, 1]: of what was finer than
             :data:`GRAIN_PX`, in brightness alone, so that no colour noise comes back.
-        protected: How far each pixel stays as it was, (1, H, W), in [0, 1].
+        protected: How far each pixel stays as it was, (1, H, W), in [0, 1], of the size of
+            ``before``.
     """
     if strength == 1 and not grain and protected is None:
         return after
     size = after.shape[-2:]
-    if before.shape[-2:] != size:
-        before = F.interpolate(
-            before[None], size=size, mode="bicubic", align_corners=False, antialias=True
-        )[0]
-    before = before.to(after)
+    before = _enlarged(before, size).to(after)
     removed = torch.einsum("c,chw->hw", after.new_tensor(LUMA), before - after)[None]
-    mixed = before + strength * (after - before) + grain * (removed - _smooth(removed))
+    mixed = torch.lerp(before, after, strength) + grain * (removed - _smooth(removed))
     if protected is not None:
-        mixed = mixed + protected.to(after) * (before - mixed)
+        mixed = torch.lerp(mixed, before, _enlarged(protected, size).to(after))
     return mixed.clamp(0, 1)
+
+
+def _enlarged(x: Tensor, size: torch.Size) -> Tensor:
+    if x.shape[-2:] == size:
+        return x
+    large = F.interpolate(x[None], size=size, mode="bicubic", align_corners=False, antialias=True)
+    return large[0].clamp(0, 1)
 
 
 def _smooth(plane: Tensor) -> Tensor:
