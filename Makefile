@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench mutants clean
 
 demo: $(READY)
 	$(PY) examples/demo.py
@@ -19,6 +19,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/pristina bench smoke --out runs/smoke
+
+mutants: $(READY)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	$(PY) benchmarks/mutants.py
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
