@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "train": ("accelerate",),
     "bench": ("torchmetrics", "matplotlib", "skimage", "scipy", "jinja2"),
+    "app": ("nicegui", "python_multipart"),
     "perceptual": ("lpips", "torch_fidelity"),
 }
 DEFAULT_PX = 512

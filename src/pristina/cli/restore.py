@@ -42,6 +42,10 @@ def restore(
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     seed: int | None = None,
     samples: int | None = None,
+    strength: float | None = None,
+    grain: float | None = None,
+    protect: Path | None = None,
+    deep: Annotated[bool | None, Parameter(negative="")] = None,
     device: str | None = None,
     threads: int | None = None,
     quality: int | None = None,
@@ -53,6 +57,7 @@ def restore(
     compare: Path | None = None,
     spread: Path | None = None,
     like: Path | None = None,
+    server: str | None = None,
     dry_run: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -82,6 +87,16 @@ def restore(
         Random seed (default 0), the same for every picture.
     samples
         Number of restorations to draw (default 1); of several the mean is written.
+    strength
+        How much of the change is made, 0 to 1 (default 1); given with --method auto, a picture is
+        repaired even where no damage is seen.
+    grain
+        How much of the removed grain is put back, 0 to 1 (default 0): brightness alone, no colour.
+    protect
+        Picture of the same size, white where the damaged one is to stay as it is.
+    deep
+        Average over eight turned and mirrored copies, with a regressor (indi): eight times the
+        work, a little better.
     device
         auto (the default), cpu, cuda or mps.
     threads
@@ -106,6 +121,9 @@ def restore(
         agree, white where they agree least.
     like
         Earlier record that is followed exactly, in place of all options from --method to --threads.
+    server
+        Address of a pristina serve that restores a single picture in place of this machine; its
+        token is taken from PRISTINA_TOKEN.
     dry_run
         Print what would be done and what it would take, and write nothing.
     quiet
@@ -117,7 +135,9 @@ def restore(
     console = make_console(quiet=quiet and not dry_run)
     options: dict[str, Any] = {"method": method, "prior": prior, "recipe": operator}
     options |= {"preset": preset, "settings": _pairs(set_ or []) or None, "seed": seed}
-    options |= {"samples": samples, "device": device, "threads": threads}
+    options |= {"samples": samples, "strength": strength, "grain": grain, "deep": deep}
+    options |= {"protect": None if protect is None else str(protect)}
+    options |= {"device": device, "threads": threads}
     given = {name: value for name, value in options.items() if value is not None}
     request = Request(**given) if like is None else _read_record(like, given)
     _check_threads(request.threads)
@@ -131,8 +151,16 @@ def restore(
         if jobs != 1:
             raise SettingError("--jobs is for several pictures; leave it out.")
         outputs.check([pictures[0], like], request, force=force)
+        if server is not None:
+            from pristina.cli.restore_remote import restore_remote
+
+            return restore_remote(
+                server, pictures[0], outputs, request, files, console, dry_run=dry_run
+            )
         return _restore_file(pictures[0], outputs, request, files, console, dry_run=dry_run)
 
+    if server is not None:
+        raise SettingError("--server restores a single picture; name one file.")
     from pristina.cli.restore_folder import restore_folder
 
     outputs.check_single()

@@ -1,0 +1,284 @@
+"""Use the page as a person does, in a real browser, and take a screenshot of each step.
+
+Run on demand, with playwright installed beside the project and Debian's Chromium:
+
+    pristina serve --port 8080 &
+    python tests/app/browser.py http://127.0.0.1:8080/ screenshots --axe axe.min.js
+
+It ends with an error if a step fails, if the browser's console shows an error, if anything is asked
+of another host, or if axe finds something serious.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+PATIENCE_MS = 120_000
+EXAMPLES = Path(__file__).parents[2] / "src/pristina/app/examples"
+
+
+class Visit:
+    """One person in front of the page."""
+
+    def __init__(self, browser: Browser, url: str, out: Path, name: str, size: dict[str, int]):
+        context = browser.new_context(
+            viewport=size, accept_downloads=True, has_touch=size is PHONE, permissions=[]
+        )
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.out, self.name, self.n = out, name, 0
+        self.faults: list[str] = []
+        host = urlsplit(url).netloc
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("request", lambda r: self._asked(r.url, host))
+        self.page.on("websocket", lambda w: self._asked(w.url, host))
+        self.page.goto(url)
+        self.page.get_by_text("Drop a damaged photo").wait_for()
+
+    def _console(self, message) -> None:
+        # The browser itself reports the refusal of a bad file.
+        if message.type in ("error", "warning") and "422" not in message.text:
+            self.faults.append(f"{message.type}: {message.text}")
+
+    def _asked(self, url: str, host: str) -> None:
+        if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != host:
+            self.faults.append(f"asked of another host: {url}")
+
+    def shot(self, step: str) -> None:
+        self.page.wait_for_timeout(700)
+        self.n += 1
+        path = self.out / f"{self.name}-{self.n:02d}-{step}.png"
+        self.page.screenshot(path=path, full_page=True)
+
+    def button(self, name: str):
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def send(self, path: Path) -> None:
+        self.page.locator("input[type=file]").first.set_input_files(path)
+
+    def planned(self) -> None:
+        self.page.get_by_text("This takes").wait_for()
+
+    def restored(self) -> None:
+        self.page.get_by_role("link", name="Download").wait_for()
+
+    def choose(self, label: str, option: str) -> None:
+        self.page.get_by_label(label, exact=True).click()
+        self.page.get_by_role("option", name=option).first.click()
+
+    def axe(self, script: str | None) -> None:
+        if script is None:
+            return
+        self.page.evaluate(script)
+        found = self.page.evaluate("axe.run()")["violations"]
+        for one in found:
+            if one["impact"] in ("serious", "critical"):
+                where = one["nodes"][0]["html"][:160]
+                self.faults.append(f"axe, {one['impact']}: {one['id']}: {one['help']}: {where}")
+
+
+def photo(folder: Path) -> Path:
+    """Write a JPEG photograph with EXIF data in it."""
+    exif = Image.Exif()
+    exif[0x010E] = "Aunt Ida, 1987"
+    path = folder / "aunt ida & co.jpg"
+    Image.open(EXAMPLES / "portrait.jpg").crop((40, 0, 300, 260)).save(path, quality=60, exif=exif)
+    return path
+
+
+def restore_one(visit: Visit, path: Path, script: str | None) -> None:
+    page = visit.page
+    visit.shot("start")
+    visit.axe(script)
+    visit.send(path)
+    visit.planned()
+    visit.shot("plan")
+    visit.axe(script)
+    visit.button("Restore").click()
+    visit.restored()
+    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth)")
+    visit.shot("restored")
+    visit.axe(script)
+    line = page.get_by_label("Line between before and after")
+    line.fill("20")
+    visit.shot("line-moved")
+    visit.button("Larger").click()
+    visit.button("Larger").click()
+    visit.shot("enlarged")
+    visit.button("Fit").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download").click()
+    content = Path(waiting.value.path()).read_bytes()
+    assert waiting.value.suggested_filename == "aunt ida & co-restored.jpg"
+    got = Image.open(io.BytesIO(content))
+    assert got.format == "JPEG" and got.getexif()[0x010E] == "Aunt Ida, 1987"
+    page.get_by_text("What was found and changed").click()
+    page.get_by_text("Do the same in a terminal").click()
+    visit.shot("details")
+    visit.axe(script)
+    expect(page.get_by_text("pristina restore 'aunt ida & co.jpg'")).to_be_visible()
+
+
+def stop_and_go_on(visit: Visit) -> None:
+    page = visit.page
+    visit.button("Restore it differently").click()
+    page.get_by_text("More settings").click()
+    visit.choose("Method", "diip:")
+    visit.planned()
+    visit.shot("settings")
+    visit.button("Restore").click()
+    page.get_by_text("Step 3 of at most").wait_for()
+    visit.shot("running")
+    visit.button("Stop and keep this").click()
+    visit.restored()
+    expect(page.get_by_text("You stopped it")).to_be_visible()
+    visit.shot("stopped")
+    visit.button("Go on from here").click()
+    page.get_by_text("Step ").first.wait_for()
+    visit.shot("going-on")
+    visit.button("Stop and keep this").click()
+    visit.restored()
+    visit.shot("several-results")
+
+
+def bad_files(visit: Visit, folder: Path) -> None:
+    bad = folder / "letter.jpg"
+    bad.write_bytes(b"Dear Ida, this is no picture.")
+    visit.send(bad)
+    visit.page.get_by_text("is not a picture that can be read").wait_for()
+    visit.shot("bad-file")
+
+
+def samples(visit: Visit) -> None:
+    page = visit.page
+    visit.button("Restore it differently").click()
+    visit.choose("Method", "dreamclean:")
+    page.get_by_label("Number of samples").fill("3")
+    page.wait_for_timeout(1500)
+    visit.planned()
+    visit.button("Restore").click()
+    visit.restored()
+    page.get_by_text("What was found and changed").click()
+    page.get_by_text("How much the samples differ").wait_for()
+    visit.shot("samples")
+
+
+def keyboard_alone(visit: Visit) -> None:
+    """Restore an example without a mouse."""
+    page = visit.page
+
+    def tab_to(name: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            said = page.evaluate(
+                "(document.activeElement.getAttribute('aria-label') ||"
+                " document.activeElement.innerText || '').trim()"
+            )
+            if said.startswith(name):
+                return
+        raise AssertionError(f"no way to {name!r} by the Tab key")
+
+    tab_to("Example: cat")
+    page.keyboard.press("Enter")
+    visit.planned()
+    tab_to("Restore")
+    page.keyboard.press("Enter")
+    visit.restored()
+    tab_to("Line between")
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert page.get_by_label("Line between before and after").input_value() == "60"
+    visit.shot("by-keyboard")
+
+
+def several_pictures(visit: Visit, path: Path) -> None:
+    """Send two pictures at once, restore both, move the line with the mouse, read the report."""
+    page = visit.page
+    page.locator("input[type=file]").first.set_input_files([path, EXAMPLES / "cat.jpg"])
+    visit.planned()
+    visit.button("Restore all 2").click()
+    visit.restored()
+    box = page.locator(".stage").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    moved = int(page.get_by_label("Line between before and after").input_value())
+    assert 78 <= moved <= 82, moved
+    visit.shot("several")
+    page.locator(".thumb").nth(1).click()
+    visit.restored()
+    visit.shot("the-other")
+    visit.button("Remove this photo").click()
+    expect(page.locator(".thumb")).to_have_count(0)
+    visit.button("Remove this photo").click()
+    page.get_by_text("Drop a damaged photo").wait_for()
+    report = page.get_by_role("tab", name="Benchmark")
+    if report.count():
+        report.click()
+        page.frame_locator("iframe").get_by_role("heading").first.wait_for()
+        visit.shot("report")
+
+
+def two_at_once(one: Visit, other: Visit) -> None:
+    """Let two people restore at the same time; none sees the picture of the other."""
+    for visit, name in ((one, "cat"), (other, "portrait")):
+        visit.button(f"Example: {name}").click()
+    for visit in (one, other):
+        visit.planned()
+    for visit in (one, other):
+        visit.button("Restore").click()
+    for visit, name in ((one, "cat"), (other, "portrait")):
+        visit.restored()
+        visit.page.get_by_text("Do the same in a terminal").click()
+        expect(visit.page.get_by_text(f"pristina restore {name}.jpg")).to_be_visible()
+        visit.shot("two-at-once")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    script = None if given.axe is None else given.axe.read_text()
+    visits: list[Visit] = []
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as temporary:
+        browser = playwright.chromium.launch(executable_path=given.chromium, args=["--no-sandbox"])
+
+        def visit(name: str, size: dict[str, int] = DESKTOP) -> Visit:
+            visits.append(Visit(browser, given.url, given.out, name, size))
+            return visits[-1]
+
+        folder = Path(temporary)
+        path = photo(folder)
+        for name, size in (("desktop", DESKTOP), ("phone", PHONE)):
+            one = visit(name, size)
+            restore_one(one, path, script)
+            bad_files(one, folder)
+            stop_and_go_on(one)
+            one.axe(script)
+            if size is DESKTOP:
+                samples(one)
+            print(name, "done", flush=True)
+        several_pictures(visit("several"), path)
+        keyboard_alone(visit("keyboard"))
+        two_at_once(visit("one"), visit("other", PHONE))
+        browser.close()
+    faults = [f"{v.name}: {fault}" for v in visits for fault in v.faults]
+    print(json.dumps(faults, indent=1))
+    raise SystemExit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Words and forms of the page."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+import pristina
+from pristina.app.form import attribute_words, bounds
+from pristina.app.rules import safe_name
+from pristina.app.words import command_line, cost_words, damage_words, python_code, time_words
+from pristina.cli import app
+from pristina.estimates import Estimate
+from pristina.methods.index import METHODS
+from pristina.settings import Count, Positive, Share, field_types
+from tests.app.conftest import encoded
+
+REQUEST = pristina.Request(
+    method="bird",
+    prior="faces",
+    recipe="blur:sigma=2 | noise:sigma=0.05",
+    preset="as_released",
+    settings={"iterations": 7, "centre": False},
+    seed=3,
+    samples=2,
+)
+
+
+def test_the_command_line_asks_for_the_same():
+    words = shlex.split(command_line(REQUEST, "it's me.png", "out.png"))
+    _, bound, _ = app.parse_args(words[1:], print_error=False, exit_on_error=False)
+    given = bound.arguments
+    assert given["pictures"] == [Path("it's me.png")] and given["output"] == Path("out.png")
+    assert given["operator"] == REQUEST.recipe and given["seed"] == 3 and given["samples"] == 2
+    changes = dict(pair.split("=") for pair in given["set_"])
+    settings = METHODS["bird"].make_settings(given["preset"], changes)
+    assert settings == METHODS["bird"].make_settings(REQUEST.preset, REQUEST.settings)
+
+
+def test_the_lines_of_python_ask_for_the_same(monkeypatch):
+    seen = {}
+
+    class Done:
+        class picture:
+            save = staticmethod(lambda path: seen.update(saved=path))
+
+    def restore(picture, **options):
+        seen.update(options, picture=picture)
+        return Done
+
+    monkeypatch.setattr(pristina, "restore", restore, raising=False)
+    exec(python_code(REQUEST, 'a "b".png', "out.png"), {})
+    assert seen["picture"] == 'a "b".png' and seen["saved"] == "out.png"
+    assert seen["operator"] == REQUEST.recipe and seen["settings"] == dict(REQUEST.settings)
+    assert (seen["prior"], seen["preset"], seen["seed"], seen["samples"]) == (
+        "faces", "as_released", 3, 2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_has_words(name):
+    kind = METHODS[name].settings
+    assert set(attribute_words(kind)) == set(field_types(kind))
+
+
+def test_ranges_are_read_from_types():
+    assert (bounds(Count), bounds(Positive), bounds(Share)) == ((1, None), (0, None), (0, 1))
+    assert bounds(str) == (None, None)
+
+
+def test_statistics_and_costs_are_said_in_words():
+    plan = pristina.plan(pristina.Picture.decode(encoded(), "in.png"))
+    assert damage_words(plan.statistics) == ["There is strong noise (grain) in it."]
+    words = cost_words(plan, Estimate(12.4, 6 * 10**8, 12.4))
+    assert words == "This takes about 12 seconds and 0.6 GB of memory here."
+    assert time_words(600) == "10 minutes"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\photos\\ida.jpg", "ida.jpg"),
+        ("a\0b\n.png", "ab.png"),
+        ("..", "picture"),
+        ("", "picture"),
+        (None, "picture"),
+        ("x" * 300 + ".jpeg", "x" * 90 + ".jpeg"),
+    ],
+)
+def test_names_of_files_are_made_safe(name, safe):
+    assert safe_name(name) == safe
