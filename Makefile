@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench mutants clean
+.PHONY: demo test check bench docs mutants clean
 
 demo: $(READY)
 	$(PY) examples/demo.py
@@ -19,6 +19,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/pristina bench smoke --out runs/smoke
+
+docs: $(READY)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'

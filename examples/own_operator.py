@@ -1,4 +1,8 @@
-"""Describe a damage of one's own, and let BIRD find its unknown along with the picture."""
+"""Your own damage
+===============
+
+Describe a damage of one's own, and let BIRD find its unknown along with the picture.
+"""
 
 import torch
 from torch import Tensor, nn

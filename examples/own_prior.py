@@ -1,4 +1,8 @@
-"""Use a model of one's own as a prior: it only has to say what is clean in a noisy image."""
+"""Your own prior
+==============
+
+Use a model of one's own as a prior: it only has to say what is clean in a noisy image.
+"""
 
 import torch
 from torch import Tensor

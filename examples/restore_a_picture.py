@@ -1,9 +1,15 @@
-"""Restore a picture, and see what was planned, found and done."""
+"""Restore a picture
+=================
 
+Restore a picture, and see what was planned, found and done.
+"""
+
+from matplotlib import pyplot as plt
 from skimage.data import chelsea
 from torch import Tensor
 
 import pristina
+from pristina.image import side_by_side
 from pristina.operators import Recipe
 from pristina.seeds import generators
 from pristina.types import Draw
@@ -23,3 +29,7 @@ done = pristina.restore(picture)
 for note in done.notes:
     print(note)
 print(f"{done.cost.network_calls} network call")
+
+plt.figure(figsize=(8, 3))
+plt.axis("off")
+plt.imshow(side_by_side([("damaged", pristina.Picture(picture)), ("restored", done.picture)]))

@@ -47,7 +47,7 @@ class Radon(Operator):
         """Project images.
 
         Returns:
-            Sinograms, (B, C, size, n_angles): detectors down, angles across.
+            Sinograms, (B, C, size, n_angles), detectors down, angles across.
         """
         if tuple(x.shape[-2:]) != (self.size, self.size):
             raise OperatorError(
