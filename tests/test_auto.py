@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from torch.nn import functional as F
 
 from pristina import restore
-from pristina.auto import FINENESS, FINENESS_WIDE, STRENGTH, choose
+from pristina.auto import CAREFUL, FINENESS, FINENESS_WIDE, STRENGTH, choose, damage_seen
 from pristina.errors import SizeError
 from pristina.image.picture import Picture
 from pristina.image.statistics import (
@@ -21,6 +22,7 @@ from pristina.image.statistics import (
     noise_floor,
     whiteness,
 )
+from pristina.metrics.fidelity import psnr
 from pristina.operators.recipe import Recipe
 from pristina.priors.gaussian import GaussianPrior
 from pristina.request import Request
@@ -232,3 +234,37 @@ def test_blocks_are_seen_wherever_their_grid_begins(top, left):
     statistics = damage_statistics(cut)
     assert statistics.blockiness > 2.0 and chosen(statistics).prior == "jpeg"
     assert (float(blockiness(cut.pixels[None])) > 2.0) == (top == left == 0)
+
+
+def paper(x, amplitude=0.06, width=0.8):
+    """Add the texture of paper: noise that neighbours share, the same in all colours."""
+    noise = torch.randn(1, 1, *x.shape[-2:], generator=torch.Generator().manual_seed(0))
+    line = torch.exp(-0.5 * (torch.arange(-6.0, 7.0) / width) ** 2)
+    noise = F.conv2d(noise, line.view(1, 1, 1, -1), padding=(0, 6))
+    noise = F.conv2d(noise, line.view(1, 1, -1, 1), padding=(6, 0))
+    return (255 * (x + amplitude * noise[0] / noise.std()).clamp(0, 1)).round() / 255
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_second_look_finds_what_the_statistics_do_not_show(name):
+    clean, damaged_ = (x[:, :256, 100:356] for x in (CLEAN[name], paper(CLEAN[name])))
+    assert damage_seen(damage_statistics(Picture.from_pixels(damaged_))) == []
+    done = restore(damaged_)
+    assert (done.result.method, done.plan.weights_name) == ("indi", CAREFUL)
+    assert psnr(done.picture.pixels[None], clean[None]) > psnr(damaged_[None], clean[None]) + 1.5
+    assert "second" not in done.notes[0] and "texture" in done.notes[0]
+    alone = restore(clean)
+    assert alone.result.method == "nothing" and torch.equal(alone.picture.pixels, clean)
+
+
+def test_grey_noise_goes_to_weights_that_know_it():
+    """``denoise`` knows noise that differs between the colours, and leaves the other."""
+    x = CLEAN["astronaut"].mean(0, keepdim=True).expand(3, -1, -1)[:, :256, :256]
+    noise = 0.08 * torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
+    y = (255 * (x + noise).clamp(0, 1)).round() / 255
+    done = restore(y)
+    gain = [
+        float(psnr(picture.pixels[None], x[None]) - psnr(y[None], x[None]))
+        for picture in (done.picture, restore(y, method="indi", prior="denoise").picture)
+    ]
+    assert done.plan.weights_name == CAREFUL and gain[0] > 6 > 3 > gain[1]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pristina.auto import choose
+from pristina.auto import CAREFUL, CHANGE_DB, choose, doubtful, second_look
 from pristina.errors import InputError, SettingError
 from pristina.estimates import Estimate, estimate_calls, estimate_steps
 from pristina.image.blend import read_mask
@@ -231,6 +231,8 @@ def plan_request(
     """
     notes: list[str] = []
     statistics = None
+    pixels = picture.visible
+    grey = all(torch.equal(pixels[0], channel) for channel in pixels[1:])
     if request.method == "auto":
         if operator is not None or settings is not None:
             raise SettingError(
@@ -240,7 +242,12 @@ def plan_request(
         source = request.prior if weights is None else weights
         kind = "direct" if source is None else kind_of(source)
         named = replace(request, prior=weights_name(source))
-        request, why = choose(statistics, named, kind)
+        request, why = choose(statistics, named, kind, grey=grey)
+        if request.method == "nothing" and source is None:
+            prior = load("direct", CAREFUL, device=best_device(named.device))
+            change_db = second_look(picture, prior)
+            if change_db <= CHANGE_DB:
+                request, why = doubtful(named, change_db)
         weights = weights if request.method != "nothing" else None
         notes.append(why)
     entry = method(request.method)
@@ -270,8 +277,6 @@ def plan_request(
         known_sigma=known_sigma(entry, settings, operator),
         load=load,
     )
-    pixels = picture.visible
-    grey = all(torch.equal(pixels[0], channel) for channel in pixels[1:])
     one_channel = made.prior is not None and made.prior.channels == 1
     if one_channel and not grey and isinstance(made.prior, Prior):
         made = replace(made, prior=PerChannel(made.prior))

@@ -274,11 +274,21 @@ def finish(
             "The picture was kept within what the JPEG file allows: compressed again with the "
             "tables of the file, nearly all blocks are those in the file."
         )
+    request = plan.request
+    made = 1.0 if request.strength is None else request.strength
+    controls = {
+        f"{100 * made:.0f} % of the change was made": made < 1,
+        f"{100 * request.grain:.0f} % of the grain was put back": request.grain > 0,
+        f"what is white in {request.protect} stays as it was": plan.protected is not None,
+    }
+    if any(controls.values()) and not left_alone:
+        told = ", ".join(text for text, given in controls.items() if given)
+        notes.append(f"{told[0].upper()}{told[1:]}.")
     pixels = blend(
         picture.visible,
         pixels,
-        strength=1.0 if plan.request.strength is None else plan.request.strength,
-        grain=plan.request.grain,
+        strength=made,
+        grain=request.grain,
         protected=plan.protected,
     )
     restored = picture.with_pixels(pixels)

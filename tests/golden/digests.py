@@ -77,7 +77,7 @@ def restore(case: Case) -> Outputs:
     return outputs
 
 
-WEIGHTS = ("denoise", "faces", "jpeg", "kernels", "mixed", "photos", "photos-blind", "x4")
+WEIGHTS = ("blind", "denoise", "faces", "jpeg", "kernels", "mixed", "photos", "photos-blind", "x4")
 
 RECIPES = (
     "blur:sigma=2",

@@ -156,7 +156,8 @@ def test_xmp_goes_along_upright(kind, suffix):
 def test_the_resolution_of_a_scan_is_kept(suffix):
     for dpi in ((300, 300), (600, 300)):
         for kind in ("PNG", "JPEG", "TIFF", "BMP"):
-            picture = Picture.decode(encoded(kind, dpi=dpi), "a")
+            better = {"quality": 95} if kind == "JPEG" else {}
+            picture = Picture.decode(encoded(kind, dpi=dpi, **better), "a")
             found = opened(picture.encode(f"b.{suffix}")).info["dpi"]
             assert np.allclose([float(v) for v in found], dpi, atol=0.6)
             assert picture.check_encodable(f"b.{suffix}") == ()
@@ -195,26 +196,37 @@ def test_iptc_goes_from_jpeg_to_jpeg():
     assert "IPTC" in picture.check_encodable("b.png")[0]
 
 
-@pytest.mark.parametrize("quality", [3, 10, 40, 75, 95, 100])
+@pytest.mark.parametrize("quality", [90, 93, 95, 100])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("grey", [False, True])
 def test_jpeg_tables_are_kept_unless_a_quality_is_asked(quality, subsampling, grey):
     source = Image.fromarray(LEVELS[..., 0] if grey else LEVELS)
     file = io.BytesIO()
-    source.save(file, "JPEG", quality=quality, subsampling=subsampling, progressive=quality == 40)
+    source.save(file, "JPEG", quality=quality, subsampling=subsampling, progressive=quality == 93)
     picture = Picture.decode(file.getvalue(), "a.jpg")
     assert picture.jpeg_quality == min(quality, 99)  # A table of ones is taken for 99.
     again = opened(picture.encode("b.jpg"))
     assert again.quantization == opened(file.getvalue()).quantization
-    assert ("progressive" in again.info) == (quality == 40)
+    assert ("progressive" in again.info) == (quality == 93)
     if not grey:
         assert JpegImagePlugin.get_sampling(again) == subsampling
-    assert len(picture.encode("b.jpg")) <= 1.03 * len(file.getvalue())
+    assert len(picture.encode("b.jpg")) <= 1.15 * len(file.getvalue())
     asked = Picture.decode(picture.encode("b.jpg", quality=60), "b.jpg")
     assert asked.jpeg_quality == 60
-    notes = picture.check_encodable("b.jpg")
-    assert bool(notes) == (quality < 75) and picture.check_encodable("b.jpg", quality=60) == ()
+    assert picture.check_encodable("b.jpg") == ()
     assert Picture.decode(picture.encode("b.png"), "b.png").jpeg_tables is None
+
+
+@pytest.mark.parametrize("quality", [3, 40, 89])
+def test_a_poor_quality_is_not_repeated(quality):
+    """The tables of the input would undo the repair."""
+    picture = Picture.decode(encoded("JPEG", quality=quality), "a.jpg")
+    assert picture.jpeg_quality == quality
+    assert Picture.decode(picture.encode("b.jpg"), "b.jpg").jpeg_quality == 95
+    assert Picture.decode(picture.encode("b.jpg", quality=60), "b.jpg").jpeg_quality == 60
+    assert "damage the picture again" in picture.check_encodable("b.jpg")[0]
+    assert picture.check_encodable("b.jpg", quality=60) == ()
+    assert picture.check_encodable("b.png") == ()
 
 
 def test_pictures_from_elsewhere_are_written_with_a_high_quality():

@@ -40,7 +40,8 @@ def degrade(
     seed
         Random seed of the damage.
     quality
-        Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG input, else 95.
+        Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG
+        input of at least 90, else 95.
     record
         File to write the true parameters to, as JSON; OUTPUT.json unless given.
     """

@@ -102,7 +102,8 @@ def restore(
     threads
         Processor threads; torch chooses their number without it, or for 0.
     quality
-        Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG input, else 95.
+        Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG
+        input of at least 90, else 95.
     depth
         8 rounds pictures of 16 bits a channel; without it they keep their bits, and a format that
         cannot hold them is refused.
@@ -273,10 +274,8 @@ def _write(outputs: Outputs, content: bytes, before: Picture, done: Restored) ->
 
 def _report(console: Any, done: Restored, outputs: Outputs) -> None:
     cost, stop, spread = done.cost, done.result.stopped[0], outputs.spread
-    console.print(
-        f"{printable(outputs.output)}: {stop}; "
-        f"{cost.network_calls} network calls, {cost.seconds:.1f} s"
-    )
+    calls = "1 network call" if cost.network_calls == 1 else f"{cost.network_calls} network calls"
+    console.print(f"{printable(outputs.output)}: {stop}; {calls}, {cost.seconds:.1f} s")
     if spread is not None and done.std is not None and done.std.any():
         largest = 255 * float(done.std.mean(0).max())
         console.print(f"{printable(spread)}: white is a standard deviation of {largest:.1f}/255")

@@ -32,8 +32,8 @@ LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 16384}
 QUALITY = 95
 """Quality of JPEG, WebP and AVIF files where none is asked for."""
 
-LOW_QUALITY = 75
-"""JPEG quality below which compression that is repeated is noted."""
+LOW_QUALITY = 90
+"""JPEG quality below which the tables of the input are not used: they would undo the repair."""
 
 _JPEG_SEGMENT = 65533
 _SCREENS = ((72.0, 72.0), (96.0, 96.0))
@@ -95,8 +95,8 @@ def lost_metadata(
     tables = metadata.jpeg_tables
     if kind == "JPEG" and quality is None and tables and tables.quality < LOW_QUALITY:
         notes.append(
-            f"The JPEG file is written with the quality of the input, {tables.quality}, which "
-            f"damages it again; ask for a quality of {QUALITY} or write PNG to avoid that."
+            f"The JPEG file is written with quality {QUALITY}: that of the input, "
+            f"{tables.quality}, would damage the picture again."
         )
     if deep and kind not in WITH_DEPTH:
         notes.append(f"{kind} holds 8 bits a channel: the picture's 16 bits are rounded.")
@@ -219,7 +219,7 @@ def _options(kind: str, metadata: Metadata, quality: int | None, channels: int) 
         options["pnginfo"] = _png_texts(metadata)
     if kind == "JPEG":
         tables = metadata.jpeg_tables
-        if quality is None and tables is not None:
+        if quality is None and tables is not None and tables.quality >= LOW_QUALITY:
             used = [tables.luma] if channels == 1 else [tables.luma, tables.chroma]
             options |= {"qtables": [list(table) for table in used], "optimize": True}
             options |= {"subsampling": tables.subsampling, "progressive": tables.progressive}
