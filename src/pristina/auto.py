@@ -63,7 +63,7 @@ CROP_PX, CROPS = 128, 3
 """Side of the crops, in pixels, on which that is measured, and their number in each direction."""
 
 
-def second_look(picture: Picture, prior: DirectPrior) -> float:
+def change_db(picture: Picture, prior: DirectPrior) -> float:
     """Return the PSNR in dB between crops of a picture and what a regressor makes of them.
 
     Args:
@@ -84,16 +84,25 @@ def second_look(picture: Picture, prior: DirectPrior) -> float:
     return float(-10 * change.square().mean().clamp(min=1e-9).log10())
 
 
-def doubtful(request: Request, change_db: float) -> tuple[Request, str]:
-    """Return the request for a picture that shows nothing in the statistics but in a second look.
+def second_look(
+    picture: Picture, request: Request, prior: DirectPrior
+) -> tuple[Request, str] | None:
+    """Choose again for a picture that shows nothing in the statistics.
 
     Args:
+        picture: The picture.
         request: Request with ``method="auto"``.
-        change_db: What :func:`second_look` returned.
+        prior: The weights :data:`CAREFUL`.
+
+    Returns:
+        The request and the reason, as from :func:`choose`; None if the picture is to be left alone.
     """
+    change = change_db(picture, prior)
+    if change > CHANGE_DB:
+        return None
     why = (
         "No noise, compression, blur or enlargement was seen, but something like grain or the "
-        f"texture of paper ({CAREFUL} changes it to {change_db:.1f} dB): indi with {CAREFUL} was "
+        f"texture of paper ({CAREFUL} changes it to {change:.1f} dB): indi with {CAREFUL} was "
         "chosen. --method nothing leaves the picture as it is."
     )
     return replace(request, method="indi", prior=CAREFUL), why

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pristina.errors import PictureError
 
@@ -25,6 +26,11 @@ TEMPORARY_PREFIX = ".pristina-"
 
 class DiskFull(PictureError):
     """A file cannot be written because there is no room for it, or for any other."""
+
+
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """Return plain values as the content of a JSON file."""
+    return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:

@@ -211,7 +211,7 @@ def survey(job: FolderJob, items: Sequence[Item], *, force: bool = False) -> lis
     manifest = job.manifest
     todo, unknown = [], []
     for item in items:
-        state = manifest.state(item.output, lambda item=item: job.answers(_sha256(item.source)))  # type: ignore[misc]
+        state = manifest.state(item.output, partial(_answers, job, item.source))
         if state != "done":
             todo.append(item)
         if state == "unknown":
@@ -224,6 +224,10 @@ def survey(job: FolderJob, items: Sequence[Item], *, force: bool = False) -> lis
             "another folder, or --force to write over what is there."
         )
     return todo
+
+
+def _answers(job: FolderJob, source: Path) -> str:
+    return job.answers(_sha256(source))
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pristina.auto import CAREFUL, CHANGE_DB, choose, doubtful, second_look
+from pristina.auto import CAREFUL, choose, second_look
 from pristina.errors import InputError, SettingError
 from pristina.estimates import Estimate, estimate_calls, estimate_steps
 from pristina.image.blend import read_mask
@@ -245,9 +245,7 @@ def plan_request(
         request, why = choose(statistics, named, kind, grey=grey)
         if request.method == "nothing" and source is None:
             prior = load("direct", CAREFUL, device=best_device(named.device))
-            change_db = second_look(picture, prior)
-            if change_db <= CHANGE_DB:
-                request, why = doubtful(named, change_db)
+            request, why = second_look(picture, named, prior) or (request, why)
         weights = weights if request.method != "nothing" else None
         notes.append(why)
     entry = method(request.method)

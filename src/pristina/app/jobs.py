@@ -103,7 +103,7 @@ class Jobs:
         """Reserve a place among the pictures that are received or planned.
 
         Raises:
-            Busy: As many as may wait do so already.
+            Busy: The queue is full.
         """
         with self._change:
             if self._n_short >= self.limits.queue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +44,7 @@ def degrade(
     record
         File to write the true parameters to, as JSON; OUTPUT.json unless given.
     """
-    from pristina.files import check_outputs, write_all
+    from pristina.files import check_outputs, json_bytes, write_all
     from pristina.image.encoding import check_format, check_quality
     from pristina.image.picture import Picture
     from pristina.operators.recipe import Recipe
@@ -71,8 +70,7 @@ def degrade(
         "out_of_range": out_of_range,
         "notes": notes,
     }
-    text = json.dumps(truth, indent=1, allow_nan=False) + "\n"
-    write_all({output: after.encode(output, quality), record: text.encode()})
+    write_all({output: after.encode(output, quality), record: json_bytes(truth)})
     print(f"{output}: {damage.describe()}; the true parameters are in {record}")
     for note in notes:
         print(f"note: {note}")

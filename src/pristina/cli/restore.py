@@ -252,14 +252,13 @@ def _restored(before: Picture, request: Request, console: Any, *, dry_run: bool)
 
 def _write(outputs: Outputs, content: bytes, before: Picture, done: Restored) -> None:
     """Write all results, or none."""
-    from pristina.files import write_all
+    from pristina.files import json_bytes, write_all
     from pristina.image.encoding import encode
     from pristina.image.picture import Picture
 
     files = {outputs.output: content}
     if outputs.record is not None:
-        text = json.dumps(done.record(), indent=1, allow_nan=False) + "\n"
-        files[outputs.record] = text.encode()
+        files[outputs.record] = json_bytes(done.record())
     if outputs.compare is not None:
         from pristina.image.compare import side_by_side
 

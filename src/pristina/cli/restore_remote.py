@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,7 @@ def restore_remote(
         dry_run: Whether only the plan is printed.
     """
     from pristina.app.client import Client
-    from pristina.files import write_all
+    from pristina.files import json_bytes, write_all
 
     if outputs.compare is not None or outputs.spread is not None:
         raise SettingError("--compare and --spread are made here; leave them out with --server.")
@@ -68,8 +67,7 @@ def restore_remote(
     done = client.restore(picture, format=suffix, quality=files.quality, on_event=on_event, **asked)
     written = {outputs.output: done.content}
     if outputs.record is not None:
-        text = json.dumps(done.record, indent=1, allow_nan=False) + "\n"
-        written[outputs.record] = text.encode()
+        written[outputs.record] = json_bytes(done.record)
     write_all(written)
     for note in done.record["notes"]:
         console.print(f"note: {printable(note)}")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,14 +86,15 @@ class JpegCells:
         layers = [tuple(layer) for layer in getattr(image, "layer", [])]
         if len(layers) not in (1, 3) or image.mode not in ("L", "RGB"):
             return None
-        tall = max(layer[1] for layer in layers), max(layer[2] for layer in layers)
         # Pillow tells (component, horizontal, vertical, table).
-        high, wide = tall[1], tall[0]
+        wide, high = (max(layer[i] for layer in layers) for i in (1, 2))
         factors = tuple((high // layer[2], wide // layer[1]) for layer in layers)
         if factors[0] != (1, 1) or any(f not in (1, 2) for pair in factors for f in pair):
             return None
+        drafts = {factor: _draft(content, factor) for factor in set(factors)}
+        tables = getattr(image, "quantization", {})
         found = [
-            _component(content, k, layer[3], factor)
+            _component(drafts[factor], k, tables[layer[3]])
             for k, (layer, factor) in enumerate(zip(layers, factors, strict=True))
         ]
         steps, levels, known = zip(*found, strict=True)
@@ -125,14 +127,6 @@ class JpegCells:
         """Number of components."""
         return len(self.steps)
 
-    def agreement(self, other: JpegCells) -> float:
-        """Return the share of the certain blocks in which another file has the same levels."""
-        same, total = 0, 0
-        for mine, theirs, known in zip(self.levels, other.levels, self.known, strict=True):
-            equal = (mine == theirs).flatten(2).all(-1)
-            same, total = same + int((equal & known).sum()), total + int(known.sum())
-        return same / max(total, 1)
-
     def _way_back(self, k: int, plane: Tensor) -> tuple[Tensor, Tensor]:
         """Return what brings one component into its cells, and the pixels of blocks outside.
 
@@ -159,30 +153,43 @@ class JpegCells:
         return maps[0], maps[1] > 0
 
 
-def _component(
-    content: bytes, k: int, table: int, factor: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return steps, levels and certain blocks of component ``k``.
+def _draft(content: bytes, factor: tuple[int, int]) -> tuple[Tensor | None, tuple[int, int]]:
+    """Return the samples of all components, (h, w, C), at the size of those with this factor.
 
     Where both sides of a sample measure 2 pixels, the decoder is asked for a draft of half size,
     for which it need not enlarge the component. A component reduced in one direction is smoothed by
-    every decoder, so that nothing is certain. A block is certain if its levels give its samples
-    again, to within the rounding.
+    every decoder: None stands for its samples, beside their height and width.
     """
     image = Image.open(io.BytesIO(content), formats=["JPEG"])
-    size = image.size
-    shape = -(-size[1] // factor[0]), -(-size[0] // factor[1])
-    asked = max(1, size[0] // factor[1]), max(1, size[1] // factor[0])
+    width, height = image.size
+    shape = -(-height // factor[0]), -(-width // factor[1])
+    asked = max(1, width // factor[1]), max(1, height // factor[0])
     image.draft("L" if image.mode == "L" else "YCbCr", asked)
     samples = torch.from_numpy(np.asarray(image).reshape(image.height, image.width, -1).copy())
-    can_be_told = tuple(samples.shape[:2]) == shape
-    plane = samples[..., k].double() - 128 if can_be_told else torch.zeros(shape).double()
-    quantisation = getattr(image, "quantization", {})
-    step = torch.tensor(quantisation[table], dtype=torch.float64).view(SIDE, SIDE)
+    return (samples if tuple(samples.shape[:2]) == shape else None), shape
+
+
+def _component(
+    draft: tuple[Tensor | None, tuple[int, int]], k: int, table: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return steps, levels and certain blocks of component ``k``.
+
+    A block is certain if its levels give its samples again, to within the rounding.
+
+    Args:
+        draft: What :func:`_draft` returned for the factor of the component.
+        k: Number of the component.
+        table: The 64 quantisation steps.
+    """
+    samples, shape = draft
+    plane = torch.zeros(shape).double() if samples is None else samples[..., k].double() - 128
+    step = torch.tensor(table, dtype=torch.float64).view(SIDE, SIDE)
     blocks = _blocks(plane)
     levels = (_dct(blocks) / step).round()
     again = _idct(levels * step).clamp(-128, 127)
-    known = (again - blocks).abs().flatten(2).amax(-1) <= (TOLERANCE if can_be_told else -1)
+    known = (again - blocks).abs().flatten(2).amax(-1) <= TOLERANCE
+    if samples is None:
+        known[:] = False
     known[shape[0] // SIDE :], known[:, shape[1] // SIDE :] = False, False
     return step, levels, known
 

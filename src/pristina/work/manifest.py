@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pristina.errors import PictureError
-from pristina.files import sha256_of, sweep, write_all
+from pristina.files import json_bytes, sha256_of, sweep, write_all
 from pristina.work.store import Store
 
 FOLDER = ".pristina"
@@ -44,7 +44,7 @@ class Manifest:
     def __init__(self, folder: Path):
         self.folder = folder
         self.store: Store[Mapping[str, Any]] = Store(
-            folder / FOLDER, _encode, _decode, sweeps=False
+            folder / FOLDER, json_bytes, _decode, sweeps=False
         )
 
     @contextmanager
@@ -134,10 +134,6 @@ def _digest(path: Path) -> str | None:
         return sha256_of(path) if path.is_file() else None
     except OSError:
         return None
-
-
-def _encode(entry: Mapping[str, Any]) -> bytes:
-    return (json.dumps(entry, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _decode(content: bytes) -> Mapping[str, Any]:
