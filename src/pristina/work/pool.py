@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -173,15 +174,15 @@ class _SetupFailed(Exception):
 
 
 _setup: Callable[[], Any]
+_threads: int
 _context: Any = None  # Of a worker process, made before its first item.
 
 
 def _begin(setup: Callable[[], Any], threads: int, parent: int) -> None:
-    global _setup
+    global _setup, _threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends this process.
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    _set_threads(threads)
-    _setup = setup
+    _setup, _threads = setup, threads
 
 
 def _call(function: Callable[[Any, Item], Output], item: Item) -> Output:
@@ -191,6 +192,8 @@ def _call(function: Callable[[Any, Item], Output], item: Item) -> Output:
             _context = (_setup(),)
         except Exception as error:
             raise _SetupFailed(error) from error
+        if "torch" in sys.modules:  # Importing it takes seconds, and not every function needs it.
+            _set_threads(_threads)
     return function(_context[0], item)
 
 
