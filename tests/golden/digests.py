@@ -263,16 +263,6 @@ def all_items() -> list[Item]:
 PARTS = tuple(dict.fromkeys(item.name.split("/")[0] for item in all_items()))
 
 
-def check_coverage() -> None:
-    """Raise ``LookupError`` if nothing is computed for a method, an operator or a weight file."""
-    words = {part.strip().split(":")[0] for text in RECIPES for part in text.split("|")}
-    here = {*PARTS, *words, *WEIGHTS}
-    there = {*seams.method_names(), *seams.operator_words(), *seams.shipped_weights()}
-    missing = there - here
-    if missing:
-        raise LookupError(f"Nothing is computed for {', '.join(sorted(missing))}; add it here.")
-
-
 # --------------------------------------------------------------------------- Digests and checks
 
 

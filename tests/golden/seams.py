@@ -6,7 +6,6 @@ the functions, so that a name that is gone fails the entries that need it and no
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,6 @@ import pristina
 
 FAST_DTYPE = "pristina.priors.load.fast_dtype"
 """The function that chooses the dtype of network calls, where it is looked up."""
-
-
-def method_names() -> list[str]:
-    """List the methods of the table."""
-    from pristina.methods.index import METHODS
-
-    return list(METHODS)
-
-
-def operator_words() -> list[str]:
-    """List the words of the recipe language."""
-    from pristina.operators.index import OPERATORS
-
-    return list(OPERATORS)
 
 
 def build_operator(recipe: str, seed: int) -> Any:
@@ -53,13 +38,6 @@ def random_source(seed: int, n_images: int) -> Any:
     from pristina.types import Draw
 
     return Draw(generators(seed, n_images), n_images)
-
-
-def shipped_weights() -> dict[str, Path]:
-    """Find the weight files that come with pristina, by name."""
-    from pristina.priors.load import shipped
-
-    return shipped()
 
 
 def load_weights(name: str) -> Any:
