@@ -34,10 +34,13 @@ CASES = {
     "gdp": ("faces", "haze:transmission=0.4,airlight=0.9", "haze:transmission=0.6"),
     "dps": ("faces", HOLE, HOLE),
     "diffpir": ("faces", HOLE, HOLE),
+    "flower": ("faces", HOLE, HOLE),
+    "pnp_flow": ("faces", HOLE, HOLE),
     "ddrm": ("faces", SMALL, SMALL),
     "gibbs_ddrm": ("faces", SHAKE, FREE),
     "blind_dps": ("faces", SHAKE, FREE),
     "indi": ("jpeg", "jpeg:quality=10", None),
+    "deblur": ("blind", "motion:size=15,seed=4 | noise:sigma=0.004", None),
 }
 """Weights, damage and the form that the method is told, by method."""
 
@@ -48,9 +51,10 @@ def main() -> None:
     whole = pristina.Picture.from_array(astronaut()).pixels[None]
     face = resize(whole[..., 43:191, 151:299], 64, 64)
     cat = pristina.Picture.from_array(chelsea()[40:168, 110:238]).pixels[None]
+    large = pristina.Picture.from_array(chelsea()).pixels[None]
     for method in sys.argv[1:] or CASES:
         prior, damage, form = CASES[method]
-        truth = cat if method == "indi" else face
+        truth = {"indi": cat, "deblur": large}.get(method, face)
         operator = Recipe.parse(damage).build(seed=0)
         observed = operator.degrade(truth, Draw(generators(0, 1), 1)).detach().clamp(0, 1)
         done = pristina.restore(observed[0], method=method, prior=prior, operator=form)

@@ -60,10 +60,13 @@ CASES = {
     "gdp": Case(HALF, 15.8, HALF, {"steps": 20}),
     "dps": Case(HALF, 17, HALF, {"steps": 20}),
     "diffpir": Case(HALF, 15.1, HALF, {"steps": 10}),
+    "flower": Case(HALF, 14, HALF, {"steps": 10}),
+    "pnp_flow": Case(HALF, 14, HALF, {"steps": 10, "alpha": 0.01, "draws": 1}),
     "gibbs_ddrm": Case(BLUR, 0.9, KERNEL, {"steps": 20, "kernel_px": 9}),
     # So few steps do not help, but hold on to the picture: without guidance it loses 13 dB.
     "blind_dps": Case(BLUR, -1.5, "kernel:size=31 | noise:sigma=0.02", {"steps": 50}),
     "indi": Case("jpeg:quality=10", 1.1, weights="jpeg"),
+    "deblur": Case(BLUR, 1.0, "blur:sigma=1.2 | noise:sigma=0.02", weights="blind"),
 }
 WITHOUT_SHIPPED_WEIGHTS = {"nothing", "conditional_ddpm"}
 

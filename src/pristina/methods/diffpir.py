@@ -39,13 +39,13 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
-from torch import Tensor
 
-from pristina.errors import Cancelled, InputError, OperatorError
+from pristina.errors import Cancelled
 from pristina.methods.steps.chain import begin
+from pristina.methods.steps.linear import known_and_linear, proximal
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
-from pristina.operators.base import Observation, Operator
+from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.priors.schedule import (
     N_TIMESTEPS,
@@ -125,48 +125,6 @@ def quadratic_pairs(steps: int, n: int = N_TIMESTEPS) -> list[tuple[int, int]]:
     return list(pairwise([*dict.fromkeys(ts), -1]))
 
 
-def proximal(
-    operator: Operator,
-    y: Tensor,
-    x0: Tensor,
-    rho: Tensor,
-    iterations: int,
-    tolerance: float = 1e-5,
-) -> Tensor:
-    """Minimise ``||y - A x||^2 + rho ||x - x0||^2`` by conjugate gradients, image by image.
-
-    Args:
-        operator: Linear operator A.
-        y: Observations, (B, C, h, w).
-        x0: Images near which the minimiser stays, (B, C, H, W).
-        rho: Weight, a positive scalar.
-        iterations: Largest number of iterations.
-        tolerance: Share of its first residual to which an image's residual must fall.
-
-    Returns:
-        The minimisers, (B, C, H, W).
-    """
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum((1, 2, 3), keepdim=True)
-
-    # With x = x0 + d, solve (A^T A + rho) d = A^T (y - A x0).
-    d = torch.zeros_like(x0)
-    r = operator.adjoint(y - operator(x0))
-    p, rr = r, dot(r, r)
-    goal = tolerance**2 * rr
-    for _ in range(iterations):
-        going = rr > goal
-        if not going.any():
-            break
-        q = operator.adjoint(operator(p)) + rho * p
-        step = torch.where(going, rr / dot(p, q).clamp(min=1e-30), 0)
-        d, r = d + step * p, r - step * q
-        rr, last = torch.where(going, dot(r, r), rr), rr
-        p = torch.where(going, r + rr / last.clamp(min=1e-30) * p, p)
-    return x0 + d
-
-
 @torch.no_grad()
 def diffpir(
     observation: Observation,
@@ -206,7 +164,7 @@ def diffpir(
         >>> result.images.shape, result.cost.network_calls
         (torch.Size([1, 3, 8, 8]), 10)
     """
-    known, sigma = _known(observation)
+    known, sigma = known_and_linear("DiffPIR", observation)
     height, width = check_observation(observation, prior)
     y = observation.y
     n = len(y)
@@ -245,17 +203,3 @@ def diffpir(
         "diffpir", recorder.n_done, x, images=images, generators=draw.get_states()
     )
     return recorder.result("diffpir", images, settings, draw.seeds, stop, state=state)
-
-
-def _known(observation: Observation) -> tuple[Operator, float]:
-    """Return the operator and the noise level, which DiffPIR cannot do without."""
-    if observation.operator is None:
-        raise OperatorError(
-            "DiffPIR needs the true operator; give it one, or take a blind method such as diip."
-        )
-    if not observation.operator.linear:
-        name = observation.operator.name
-        raise OperatorError(f"DiffPIR needs a linear operator, and {name} is not; dps takes any.")
-    if observation.known_sigma is None:
-        raise InputError("DiffPIR must know the noise: give known_sigma, in [0, 1] units.")
-    return observation.operator, observation.known_sigma

@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
-from pristina.errors import SettingError
+from pristina.errors import SettingError, did_you_mean
 from pristina.methods.steps.result import Calls, Result
 from pristina.priors.load import Kind
 from pristina.settings import Settings
@@ -27,6 +27,7 @@ class MethodEntry:
         prior: Kind of its weights: a ``diffusion`` prior, a ``direct`` regressor trained on pairs,
             a ``conditional`` diffusion network trained on pairs, or ``none``.
         oracle: Whether it needs to know what a blind method cannot know; tables mark such rows.
+        weights: Shipped weights that it uses when none are named; None for those of their kind.
         extra_weights: Kinds of further weights, by the name that is both the settings field that
             names them and the keyword of the function that takes them.
     """
@@ -37,6 +38,7 @@ class MethodEntry:
     operator: Literal["never", "size", "optional", "required"]
     prior: Kind = "diffusion"
     oracle: bool = False
+    weights: str | None = None
     extra_weights: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
@@ -84,7 +86,8 @@ class MethodEntry:
             settings = getattr(self.module, preset.upper())
         else:
             known = ", ".join(self.presets) or "none"
-            raise SettingError(f"{self.name} has no preset {preset!r}; it has {known}.")
+            meant = did_you_mean(preset, self.presets)
+            raise SettingError(f"{self.name} has no preset {preset!r}; it has {known}.{meant}")
         return settings.changed(changes or {})
 
     def calls(self, settings: Settings) -> Calls:
@@ -113,6 +116,12 @@ METHODS = {
         MethodEntry(
             "diffpir", "DiffPIR", "alternate denoising and data fit", "required", oracle=True
         ),
+        MethodEntry(
+            "pnp_flow", "PnPFlow", "step down the data term, then denoise", "required", oracle=True
+        ),
+        MethodEntry(
+            "flower", "Flower", "fit where the flow leads, renew the noise", "required", oracle=True
+        ),
         MethodEntry("ddrm", "DDRM", "sample in the operator's spectrum", "optional", oracle=True),
         MethodEntry(
             "gibbs_ddrm", "GibbsDDRM", "alternate DDRM and Langevin steps", "required", oracle=True
@@ -132,6 +141,14 @@ METHODS = {
             "size",
             "conditional",
         ),
+        MethodEntry(
+            "deblur",
+            "Deblur",
+            "undo a blur that is known or found, between calls of a denoiser",
+            "optional",
+            "direct",
+            weights="blind",
+        ),
     )
 }
 
@@ -143,5 +160,8 @@ def method(name: str) -> MethodEntry:
         SettingError: There is no such method.
     """
     if name not in METHODS:
-        raise SettingError(f"There is no method {name!r}; there are auto, {', '.join(METHODS)}.")
+        raise SettingError(
+            f"There is no method {name!r}; there are auto, {', '.join(METHODS)}."
+            f"{did_you_mean(name, ['auto', *METHODS])}"
+        )
     return METHODS[name]

@@ -108,7 +108,7 @@ def _valid(x: Tensor, kernel: Tensor) -> Tensor:
     """Return the part of the convolution that does not depend on what lies beyond the border."""
     height, width = x.shape[-2:]
     # From kernels of 5 x 5 px on, the FFT is 3 to 10 times faster than the direct sum.
-    size = (_fast_size(height), _fast_size(width))
+    size = (fast_size(height), fast_size(width))
     y = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * torch.fft.rfft2(kernel, s=size), s=size)
     # Only the first K - 1 rows and columns have wrapped around.
     return y[..., kernel.shape[-2] - 1 : height, kernel.shape[-1] - 1 : width]
@@ -131,7 +131,7 @@ def _period(kernel: Tensor, axis: int, n: int) -> Tensor:
     return torch.stack(kernel.split(n, axis)).sum(0)
 
 
-def _fast_size(n: int) -> int:
+def fast_size(n: int) -> int:
     """Return the smallest length of at least ``n`` that has no prime factor above 5."""
     while True:
         rest = n

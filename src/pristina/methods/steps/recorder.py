@@ -131,7 +131,7 @@ class RunRecorder(Generic[P]):
         state: State | None = None,
         **extras: Tensor,
     ) -> Result:
-        """Return the result of the run, with the sentences in :attr:`notes`.
+        """Return the result of the run, with the sentences in :attr:`notes` and of the prior.
 
         Args:
             method: Name of the method.
@@ -146,6 +146,7 @@ class RunRecorder(Generic[P]):
         if isinstance(stopped, StopReason):
             stopped = [Stop(stopped, self.n_done)] * len(images)
         calls = 0 if self.prior is None else self.prior.n_calls
+        of_prior = [] if self.prior is None else self.prior.portions.notes
         seconds = time.perf_counter() - self.begun
         cost = Cost(calls, self.backward_calls, seconds, peak_bytes(images.device))
         return Result(
@@ -159,7 +160,7 @@ class RunRecorder(Generic[P]):
             self.trace(),
             state,
             {name: value.detach() for name, value in extras.items()},
-            tuple(self.notes),
+            (*self.notes, *of_prior),
         )
 
 

@@ -1,0 +1,210 @@
+"""Deblurring between calls of a denoiser, and the kernel that is found in a picture."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut
+
+from pristina.errors import InputError, OperatorError, SettingError
+from pristina.methods.deblur import Deblur, blur_of, deblur
+from pristina.methods.steps.kernel_from_picture import (
+    estimate_kernel,
+    kernel_from_picture,
+    similarity,
+)
+from pristina.methods.steps.result import StopReason
+from pristina.operators.base import Compose, Observation
+from pristina.operators.blur import FreeKernel, GaussianBlur, KernelBlur, VaryingBlur
+from pristina.operators.convolve import convolve
+from pristina.operators.kernels import motion_kernel
+from pristina.operators.mask import Mask
+from pristina.operators.noise import GaussianNoise, PoissonNoise
+from pristina.priors.direct import DirectNetwork, DirectPrior
+from pristina.priors.residual import ResidualUNet
+from pristina.restoration import restore
+from tests.contract.battery import check_method
+
+SEED = 5
+"""Seed of a long stroke that differs from its mirror image."""
+
+SMALL = {"channels": [8, 16], "layers": 1}
+
+
+class Same(DirectPrior):
+    """A denoiser that takes nothing for noise."""
+
+    def regress(self, x_t, t):
+        return x_t
+
+
+class Mean(DirectPrior):
+    """A denoiser that takes the mean over 3 x 3 pixels."""
+
+    def regress(self, x_t, t):
+        return torch.nn.functional.avg_pool2d(x_t, 3, 1, 1, count_include_pad=False)
+
+
+def tiny():
+    network = ResidualUNet(SMALL)
+    for i, p in enumerate(network.parameters()):
+        torch.nn.init.normal_(p, std=0.02, generator=torch.Generator().manual_seed(i))
+    return DirectNetwork(network, domain="tests")
+
+
+def pictures(n=2, height=24, width=30):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def shaken(side=15, noise=0.004):
+    """Return a clean photograph, what a shaking camera makes of it, and the kernel."""
+    pixels = torch.from_numpy(astronaut().copy()).permute(2, 0, 1)[None, :, 60:420, 40:480] / 255
+    kernel = motion_kernel(side, 0.5, torch.Generator().manual_seed(SEED))
+    y = convolve(pixels, kernel, "valid")
+    y = y + noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    half = side // 2
+    return pixels[..., half:-half, half:-half], y.clamp(0, 1), kernel
+
+
+def psnr(a, b):
+    return float(-10 * (a.clamp(0, 1) - b).square().mean().log10())
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        GaussianBlur(1.0, size=7),
+        Compose([GaussianBlur(1.0, size=7, boundary="valid"), GaussianNoise(0.02)]),
+        KernelBlur(motion_kernel(5, 0.5, torch.Generator().manual_seed(0)), "circular"),
+    ],
+)
+def test_battery(operator):
+    result = check_method(
+        deblur, Observation(pictures(), operator), tiny(), Deblur(), calls=4, random=False
+    )
+    assert result.operator is not None and result.extras["sigma"].shape == (2,)
+
+
+def test_battery_of_the_blind_form():
+    check_method(
+        deblur,
+        Observation(pictures(2, 40, 48)),
+        tiny(),
+        Deblur(kernel_px=5),
+        calls=None,
+        random=False,
+    )
+
+
+def test_parts_and_their_seams(monkeypatch):
+    """In parts the result is nearly that of the whole, also for a border that is not observed."""
+    module = sys.modules["pristina.methods.deblur"]
+    prior = Mean(domain="tests")
+    _, y, kernel = shaken()
+    y = y[..., :200, :300]
+    for boundary in ("reflect", "valid", "circular"):
+        observation = Observation(y, Compose([KernelBlur(kernel, boundary), GaussianNoise(0.03)]))
+        whole = deblur(observation, prior)
+        monkeypatch.setattr(module, "TILE_PX", 110)
+        monkeypatch.setattr(module, "HALO_PX", 60)
+        parts = deblur(observation, prior)
+        monkeypatch.undo()
+        assert parts.images.shape == whole.images.shape
+        assert parts.cost.network_calls == whole.cost.network_calls == 4
+        difference = (parts.images - whole.images).abs()
+        assert 0 < difference.mean() < 0.02
+
+
+def test_the_blur_that_is_told_is_undone():
+    clean, y, kernel = shaken()
+    prior = Same(domain="tests")
+    told = deblur(Observation(y, KernelBlur(kernel)), prior)
+    assert psnr(told.images, clean) > psnr(y, clean) + 3
+    other = deblur(Observation(y, KernelBlur(kernel.flip(-1))), prior)
+    assert psnr(other.images, clean) < psnr(told.images, clean) - 3
+
+
+def test_the_noise_level_is_that_of_the_operator_or_as_set():
+    _, y, kernel = shaken(noise=0.02)
+    noisy = Compose([KernelBlur(kernel), GaussianNoise(0.05)])
+    prior = Same(domain="tests")
+    assert deblur(Observation(y, noisy), prior).extras["sigma"].item() == pytest.approx(0.05)
+    set_ = deblur(Observation(y, noisy), prior, Deblur(sigma=0.03)).extras["sigma"].item()
+    assert set_ == pytest.approx(0.03)
+    estimated = deblur(Observation(y, KernelBlur(kernel)), prior).extras["sigma"].item()
+    assert estimated == pytest.approx(0.02, rel=0.15)
+
+
+def test_a_kernel_is_found_in_the_picture():
+    _, y, kernel = shaken()
+    found = kernel_from_picture(y, 21)
+    assert found.kernel.sum().item() == pytest.approx(1) and found.kernel.min() >= 0
+    wide = torch.nn.functional.pad(kernel, (3,) * 4)
+    assert similarity(found.kernel, wide) > 0.85
+    assert found.agreement > 0.8 and not found.doubt
+    # Without the check of its shape, another kernel would do.
+    assert similarity(found.kernel, wide.flip(-1)) < 0.8
+
+
+def test_a_sharp_picture_and_noise_are_left_alone():
+    clean, _, _ = shaken()
+    noise = torch.rand(1, 3, 120, 160, generator=torch.Generator().manual_seed(0))
+    prior = Same(domain="tests")
+    for y, why in ((clean, "no blur"), (noise, "")):
+        result = deblur(Observation(y), prior, Deblur(kernel_px=15))
+        assert torch.equal(result.images, y.clamp(0, 1))
+        assert result.stopped[0].reason is StopReason.LEFT_ALONE
+        assert result.cost.network_calls == 0
+        assert why in result.notes[0] and "left as it is" in result.notes[0]
+    forced = deblur(Observation(clean), prior, Deblur(kernel_px=15, check=False))
+    assert forced.cost.network_calls == 4
+
+
+def test_windows_share_a_kernel():
+    _, y, kernel = shaken()
+    luma = y.mean(1, keepdim=True)
+    both = torch.cat([luma[..., :160, :200], luma[..., 150:310, 200:400]])
+    assert similarity(estimate_kernel(both, 15), kernel) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("operator", "sentence"),
+    [
+        (Mask(box=4), "deblur undoes one blur"),
+        (Compose([GaussianBlur(1.0), Mask(box=4)]), "deblur undoes one blur"),
+        (Compose([GaussianBlur(1.0), PoissonNoise(50)]), "deblur undoes one blur"),
+        (VaryingBlur.drawn(5), "deblur undoes one blur"),
+        (GaussianBlur(9.0, size=61), "up to 41 px"),
+        (KernelBlur(torch.full((1, 1, 3, 3), 0.2)), "sum is not 1"),
+    ],
+)
+def test_what_it_was_not_trained_for_is_refused(operator, sentence):
+    with pytest.raises(OperatorError, match=sentence):
+        blur_of(operator)
+
+
+def test_other_refusals():
+    prior = tiny()
+    with pytest.raises(OperatorError, match="cannot be found"):
+        deblur(Observation(pictures(1, 40, 300)), prior)
+    with pytest.raises(OperatorError, match="of 43 px"):
+        deblur(Observation(pictures(1, 200, 200), FreeKernel(43)), prior)
+    with pytest.raises(InputError, match="channels"):
+        deblur(Observation(pictures()[:, :1], GaussianBlur(1.0, size=7)), prior)
+    for wrong in ({"kernel_px": 20}, {"kernel_px": 3}, {"kernel_px": 99}, {"sigma": -1.0}):
+        with pytest.raises(SettingError):
+            Deblur().changed(wrong)
+
+
+def test_a_kernel_in_a_wide_frame_is_not_too_large():
+    assert blur_of(GaussianBlur(1.0, size=81)) is not None
+    assert np.isclose(float(blur_of(GaussianBlur(1.0, size=81)).kernel().sum().detach()), 1)
+
+
+def test_restore_says_that_a_picture_was_left_alone():
+    clean, _, _ = shaken()
+    prior = Same(domain="tests")
+    done = restore(clean[0], method="deblur", prior=prior, settings={"kernel_px": 15})
+    assert done.result.stopped[0].reason is StopReason.LEFT_ALONE
+    assert any("left as it is" in note for note in done.notes)
