@@ -14,6 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import pristina
 from pristina.methods import METHODS
+from pristina.settings import Settings, field_types, range_in_words
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 DOCS = Path(__file__).parent
@@ -155,6 +156,24 @@ def adapt_links(app, page, source):
         source[0] = re.sub(r"\]\(((?:\.\./)*)\.\./benchmarks/", r"](\1benchmarks/", source[0])
 
 
+def add_ranges(app, what, name, obj, options, lines):
+    """Add the range of each setting to what the docstring of its class says about it."""
+    if what != "class" or not issubclass(obj, Settings) or "Attributes:" not in lines:
+        return
+    kinds, found, words = field_types(obj), [], ""
+    inside = False
+    for line in [*lines, ""]:
+        starts = re.match(r" {4}(\w+): ", line) if inside else None
+        if words and (starts or not line.startswith(" " * 8)):
+            found[-1] += f" {words}"
+            words = ""
+        if starts:
+            words = range_in_words(kinds[starts[1]])
+        inside = line == "Attributes:" or (inside and line.startswith(" " * 4))
+        found.append(line)
+    lines[:] = found
+
+
 def write_math(writer, node):
     """Write a formula as MathML, which browsers show without a script."""
     block = isinstance(node, math_block)
@@ -172,3 +191,4 @@ def setup(app):
     app.add_directive("table-of-methods", TableOfMethods)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("source-read", adapt_links)
+    app.connect("autodoc-process-docstring", add_ranges, priority=100)  # Before napoleon.

@@ -14,7 +14,9 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -63,6 +65,15 @@ CROP_PX, CROPS = 128, 3
 """Side of the crops, in pixels, on which that is measured, and their number in each direction."""
 
 
+Look = Callable[[str, Picture, Callable[[], Any]], Any]
+"""Function that computes something of a picture: its name, the picture, and the computation."""
+
+
+def look_afresh(_name: str, _picture: Picture, compute: Callable[[], Any]) -> Any:
+    """Compute something of a picture; a server has a function that remembers it."""
+    return compute()
+
+
 def change_db(picture: Picture, prior: DirectPrior) -> float:
     """Return the PSNR in dB between crops of a picture and what a regressor makes of them.
 
@@ -85,7 +96,7 @@ def change_db(picture: Picture, prior: DirectPrior) -> float:
 
 
 def second_look(
-    picture: Picture, request: Request, prior: DirectPrior
+    picture: Picture, request: Request, prior: DirectPrior, look: Look = look_afresh
 ) -> tuple[Request, str] | None:
     """Choose again for a picture that shows nothing in the statistics.
 
@@ -93,11 +104,12 @@ def second_look(
         picture: The picture.
         request: Request with ``method="auto"``.
         prior: The weights :data:`CAREFUL`.
+        look: Function that measures the change.
 
     Returns:
         The request and the reason, as from :func:`choose`; None if the picture is to be left alone.
     """
-    change = change_db(picture, prior)
+    change = look("change", picture, lambda: change_db(picture, prior))
     if change > CHANGE_DB:
         return None
     why = (

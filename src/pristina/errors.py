@@ -13,6 +13,13 @@
 A message says what was wrong, what was expected and what to do about it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class PristinaError(Exception):
     """Base class of every deliberate error."""
@@ -48,3 +55,18 @@ class MissingExtra(PristinaError):
 
 class Cancelled(PristinaError):
     """Raised in ``on_step`` to stop a method, which then returns its best result so far."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question with the name that was meant, to follow a sentence; empty if none is near.
+
+    Example:
+        >>> did_you_mean("blurr", ["noise", "blur"])
+        ' Did you mean blur?'
+        >>> did_you_mean("jazz", ["noise", "blur"])
+        ''
+    """
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(name), list(known), 1)
+    return f" Did you mean {near[0]}?" if near else ""

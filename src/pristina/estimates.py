@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from pristina.errors import Cancelled
+from pristina.memory import run_bytes, used_bytes
 from pristina.methods.steps.recorder import peak_bytes
 from pristina.methods.steps.result import Calls, Result
 from pristina.operators.base import Observation
@@ -39,30 +40,37 @@ class Estimate:
     call_seconds: float
 
 
-def estimate_calls(prior: BasePrior, calls: Calls, size: tuple[int, int]) -> Estimate:
-    """Measure one network call, and estimate time and memory of all calls for one image.
+def estimate_calls(
+    prior: BasePrior, calls: Calls, size: tuple[int, int], n_images: int = 1
+) -> Estimate:
+    """Measure one network call, and estimate time and memory of all calls.
 
     Args:
         prior: The weights.
-        calls: Network calls for one image, all windows counted.
+        calls: Network calls for all images, all windows counted.
         size: Height and width at which the prior works, in pixels.
+        n_images: Number of images that are restored together (default 1).
     """
     prior = prior.counted()
     rule = prior.size_rule
     height, width = size
-    if not isinstance(prior, Windowed) and not rule.fixed:
+    if not rule.fixed:
         most = max(rule.minimum, MEASURED_PX // rule.multiple * rule.multiple)
+        if isinstance(prior, Windowed):
+            most = 2 * prior.window_px  # Nine windows, or as many as their overlap makes.
         height, width = min(height, most), min(width, most)
-    area = size[0] * size[1] / (height * width)
+    whole = prior.calls_per_image(*size)
+    share = whole / prior.calls_per_image(height, width)
+    if not isinstance(prior, Windowed):
+        share *= size[0] * size[1] / (height * width)
     _one_call(prior, height, width, differentiate=False)  # Warm-up.
-    before = peak_bytes(prior.device)
     forward_s = _one_call(prior, height, width, differentiate=False)
     both_s = _one_call(prior, height, width, differentiate=True) if calls.backward else 0.0
-    after = peak_bytes(prior.device)
-    scale = area / prior.calls_per_image(height, width)
     seconds = (calls.forward - calls.backward) * forward_s + calls.backward * both_s
-    n_bytes = after + int((calls.kept - 1) * (after - before) * area)
-    return Estimate(seconds * scale, n_bytes, forward_s * scale)
+    n_bytes = used_bytes(prior.device) + run_bytes(
+        prior, calls, size, n_images, prior.portions.pixels
+    )
+    return Estimate(seconds * share / whole, n_bytes, forward_s * share / whole)
 
 
 def _one_call(prior: BasePrior, height: int, width: int, *, differentiate: bool) -> float:

@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 2**31
 """Size of the largest file that is read: more than any picture that is accepted needs."""
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"}
+"""Endings of the names of video files."""
 TEMPORARY_PREFIX = ".pristina-"
 """First letters of the name of every temporary file, by which leftovers are found."""
 
 
 class DiskFull(PictureError):
     """A file cannot be written because there is no room for it, or for any other."""
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file is a video by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:

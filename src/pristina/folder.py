@@ -7,21 +7,23 @@ are loaded once, and a :class:`~pristina.work.Manifest` says what a later run ne
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pristina.errors import PictureError
+from pristina.device import best_device
+from pristina.errors import PictureError, PristinaError
 from pristina.files import read_bytes, sha256_of
 from pristina.image.encoding import FORMATS, WITH_QUALITY
 from pristina.image.picture import Picture
+from pristina.memory import free_bytes
 from pristina.methods.index import method
 from pristina.operators.recipe import Recipe
 from pristina.picture_files import FileOptions
-from pristina.planning import Plan, best_device, plan_request
+from pristina.planning import Plan, plan_request
 from pristina.priors.load import load_weights
 from pristina.request import Request
 from pristina.restoration import finish, run
@@ -162,14 +164,18 @@ class FolderJob:
         """Manifest of the folder of results."""
         return Manifest(self.out)
 
-    def check(self) -> None:
+    def check(self, *, here: bool = True) -> None:
         """Check what can be checked of the request without a picture.
+
+        Args:
+            here: Whether the work is done on this machine (default yes).
 
         Raises:
             SettingError: A name or a value is wrong.
             OperatorError: The recipe cannot be read.
         """
-        best_device(self.request.device)
+        if here:
+            best_device(self.request.device)
         if self.request.method != "auto":
             method(self.request.method).make_settings(self.request.preset, self.request.settings)
         if self.request.recipe is not None:
@@ -193,7 +199,8 @@ class FolderJob:
 
 def request_files(request: Request) -> list[Path]:
     """Return the files that a request may read: weights, and those of the recipe."""
-    files = [Path(name) for name in (request.prior, request.protect) if name is not None]
+    named = (request.prior, request.protect, request.mask)
+    files = [Path(name) for name in named if name is not None]
     return files + (list(Recipe.parse(request.recipe).files) if request.recipe else [])
 
 
@@ -271,21 +278,80 @@ class Outcome:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Done:
+    """A restored picture that is still to be written.
+
+    Attributes:
+        outcome: What will be told of it.
+        content: Content of its file.
+        answers: Digest of everything on which the result depends.
+        record: How it came about.
+    """
+
+    outcome: Outcome
+    content: bytes
+    answers: str
+    record: Mapping[str, Any]
+
+
 def plan_item(
-    job: FolderJob, worker: Worker, item: Item
-) -> tuple[bytes, Picture, tuple[str, ...], Plan]:
-    """Read a picture and plan its restoration.
+    job: FolderJob, worker: Worker, item: Item, content: bytes
+) -> tuple[Picture, tuple[str, ...], Plan]:
+    """Decode a picture and plan its restoration.
+
+    Args:
+        job: What is to be done.
+        worker: What this process keeps.
+        item: The picture.
+        content: Content of its file.
 
     Returns:
-        The content of the file, the picture, what its format will lose, and the plan.
+        The picture, what its format will lose, and the plan.
 
     Raises:
         PristinaError: The picture cannot be read, restored or written as asked.
     """
-    content = read_bytes(item.source)
     before = job.options.read(content, str(item.source))
     lost = job.options_for(item.output).check(before, item.output)
-    return content, before, lost, plan_request(before, job.request, load=worker.load)
+    return before, lost, plan_request(before, job.request, load=worker.load)
+
+
+def restore_content(job: FolderJob, worker: Worker, sent: tuple[Item, bytes]) -> Done:
+    """Restore one picture from the content of its file; nothing is read or written.
+
+    Raises:
+        PristinaError: The picture cannot be read, restored or written as asked.
+    """
+    item, content = sent
+    before, lost, plan = plan_item(job, worker, item, content)
+    result = run(plan, before.visible[None], on_step=worker.on_step)
+    done = finish(plan, before, result, {"file": str(item.source)})
+    options = job.options_for(item.output)
+    notes = options.notes(before, lost, done, item.output)
+    if item.output.name != item.source.name:
+        notes.append(f"{item.source.suffix or 'Its format'} is not written: the result is PNG.")
+    outcome = Outcome(
+        item,
+        plan.entry.name,
+        plan.weights_name,
+        done.cost.seconds,
+        before.damaged,
+        tuple(notes),
+    )
+    written = options.encode(before, content, done, item.output)
+    return Done(outcome, written, job.answers(before.sha256 or ""), done.record())
+
+
+def write_done(job: FolderJob, done: Done) -> Outcome:
+    """Write a restored picture.
+
+    Raises:
+        PictureError: It cannot be written.
+    """
+    output = done.outcome.item.output
+    job.manifest.write(output, done.content, answers=done.answers, record=done.record)
+    return done.outcome
 
 
 def restore_item(job: FolderJob, worker: Worker, item: Item) -> Outcome:
@@ -294,45 +360,65 @@ def restore_item(job: FolderJob, worker: Worker, item: Item) -> Outcome:
     Raises:
         PristinaError: The picture cannot be read, restored or written as asked.
     """
-    content, before, lost, plan = plan_item(job, worker, item)
-    result = run(plan, before.visible[None], on_step=worker.on_step)
-    done = finish(plan, before, result, {"file": str(item.source)})
-    options = job.options_for(item.output)
-    job.manifest.write(
-        item.output,
-        options.encode(before, content, done, item.output),
-        answers=job.answers(before.sha256 or ""),
-        record=done.record(),
-    )
-    notes = options.notes(before, lost, done, item.output)
-    if item.output.name != item.source.name:
-        notes.append(f"{item.source.suffix or 'Its format'} is not written: the result is PNG.")
-    return Outcome(
-        item,
-        plan.entry.name,
-        plan.weights_name,
-        done.cost.seconds,
-        before.damaged,
-        tuple(notes),
-    )
+    return write_done(job, restore_content(job, worker, (item, read_bytes(item.source))))
 
 
 def restore_items(
-    job: FolderJob, items: Sequence[Item], *, jobs: int = 1, on_step: OnStep | None = None
+    job: FolderJob,
+    items: Sequence[Item],
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    on_step: OnStep | None = None,
 ) -> Iterator[tuple[Item, Outcome | Exception]]:
     """Restore pictures and write them; the manifest's lock must be held.
 
     Args:
         job: What is to be done.
         items: The pictures.
-        jobs: Number of processes; each loads the weights once.
+        jobs: Number of processes, which share the memory; each loads the weights once. On a
+            cluster, number of workers; 1 leaves it to the cluster.
+        cluster: Address of a Ray cluster that does the work; None for this machine.
         on_step: Progress callback within a picture, for one process.
 
     Yields:
         Every item with its outcome, or with the reason why it could not be done, as they finish.
     """
     job.manifest.sweep(item.output for item in items)
+    if cluster is not None:
+        yield from _restore_on_cluster(job, items, jobs, cluster)
+        return
+    if jobs > 1:
+        device = best_device(job.request.device)
+        memory = job.request.memory_bytes or free_bytes(device) // 2
+        job = replace(job, request=replace(job.request, memory_bytes=max(1, memory // jobs)))
     setup = Worker if jobs > 1 else partial(Worker, on_step)
     pool = Pool(jobs, setup, threads=job.request.threads)
     with closing(pool.map(partial(restore_item, job), items)) as outcomes:  # type: ignore[type-var]
         yield from outcomes
+
+
+def _restore_on_cluster(
+    job: FolderJob, items: Sequence[Item], jobs: int, cluster: str
+) -> Iterator[tuple[Item, Outcome | Exception]]:
+    """Restore pictures on a cluster; files are read and written here."""
+    from pristina.work.ray_pool import RayPool
+
+    pool = RayPool(
+        cluster,
+        None if jobs == 1 else jobs,
+        Worker,
+        threads=job.request.threads,
+        gpus=0 if job.request.device == "cpu" else 1,
+    )
+    answers = pool.map(partial(restore_content, job), items, lambda x: (x, read_bytes(x.source)))
+    with closing(answers):  # type: ignore[type-var]
+        for item, done in answers:
+            if isinstance(done, Exception):
+                yield item, done
+                continue
+            try:
+                outcome: Outcome | Exception = write_done(job, done)
+            except PristinaError as error:
+                outcome = error
+            yield item, outcome

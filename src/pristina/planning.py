@@ -14,27 +14,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pristina.auto import CAREFUL, choose, second_look
+from pristina.auto import CAREFUL, Look, choose, look_afresh, second_look
+from pristina.device import best_device
+from pristina.enlarging import Enlarging
 from pristina.errors import InputError, SettingError
 from pristina.estimates import Estimate, estimate_calls, estimate_steps
+from pristina.filling import Filling
 from pristina.image.blend import read_mask
 from pristina.image.fit import Fit
 from pristina.image.picture import Picture
 from pristina.image.statistics import ImageStatistics, damage_statistics
+from pristina.memory import within_memory
 from pristina.methods.index import MethodEntry, method
 from pristina.methods.steps.result import Calls
 from pristina.operator_use import check_operator_use, check_output, known_sigma, takes_colour
 from pristina.operators.base import Observation, Operator
 from pristina.operators.recipe import Recipe
-from pristina.priors.base import BasePrior, Prior, SizeRule
+from pristina.priors.base import Prior, SizeRule
 from pristina.priors.compose import PerChannel
 from pristina.priors.load import kind_of, load_weights
-from pristina.priors.windowed import Windowed
+from pristina.priors.windowed import Windowed, needs_windows
 from pristina.request import Request, plain
 from pristina.settings import Settings
+from pristina.stages import take_apart, weights_name
 
-DEFAULT_WEIGHTS = {"diffusion": "faces", "direct": "photos-blind"}
+DEFAULT_WEIGHTS = {"diffusion": "photos", "direct": "photos-blind"}
 """Shipped weights that a method uses when none are named, by kind."""
+SMALL_FACES = ("faces", (64, 64))
+"""Shipped weights that take the place of ``photos``, and the only size of pictures for which."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Plan:
         output_size: Height and width of the restored images.
         fit: How images are brought to the size at which the prior works.
         device: Device of the computation.
-        prior: Loaded weights; None if the method has none.
+        prior: Loaded weights, with how much may go through their network at once; None if the
+            method has none.
         weights_name: Name of the weights for records.
         extra_weights: Further loaded weights, by the keyword of the method that takes them.
         operator: Form of the degradation that the method is given; None if it is given none.
@@ -58,6 +66,8 @@ class Plan:
         first_channel: Whether the method sees one channel only of a grey picture.
         statistics: Image statistics from which the method was chosen.
         protected: How far each pixel stays as it is, (1, H, W), in [0, 1]; None for not at all.
+        filling: Holes that are filled before the method begins; None if there are none.
+        enlarging: What enlarges the picture after the method; None if it keeps its size.
         notes: What the user should know, in sentences.
     """
 
@@ -77,7 +87,15 @@ class Plan:
     first_channel: bool = False
     statistics: ImageStatistics | None = None
     protected: Tensor | None = None
+    filling: Filling | None = None
+    enlarging: Enlarging | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def leaves_alone(self) -> bool:
+        """Whether the picture stays as it is."""
+        around = self.filling is not None or self.enlarging is not None or self.request.levels
+        return self.entry.name == "nothing" and not around
 
     @property
     def work_size(self) -> tuple[int, int]:
@@ -98,13 +116,24 @@ class Plan:
         calls, n = self.entry.calls(self.settings), self.windows * self.request.samples
         return replace(calls, forward=n * calls.forward, backward=n * calls.backward)
 
+    @property
+    def pixels_at_once(self) -> int | None:
+        """Number of pixels that may go through the network at once; None without a network."""
+        return None if self.prior is None else self.prior.portions.pixels
+
     def estimate(self) -> Estimate:
         """Measure one network call, and estimate time and memory for one picture.
 
         A method without a network is run for three steps instead.
         """
+        one = self._estimate_method()
+        more = 0.0 if self.filling is None else self.filling.seconds()
+        more += 0.0 if self.enlarging is None else self.enlarging.seconds(self.output_size)
+        return replace(one, seconds=one.seconds + more)
+
+    def _estimate_method(self) -> Estimate:
         if self.prior is not None:
-            return estimate_calls(self.prior, self.calls, self.work_size)
+            return estimate_calls(self.prior, self.calls, self.work_size, self.request.samples)
         y = torch.full((1, 3, *self.work_size), 0.5, device=self.device)
         one = estimate_steps(self.entry.function, Observation(y), self.settings)
         return replace(one, seconds=self.request.samples * one.seconds)
@@ -122,6 +151,7 @@ class Plan:
             "output_size": list(self.output_size),
             "work_size": list(self.work_size),
             "windows": self.windows,
+            "pixels_at_once": self.pixels_at_once,
             "calls": asdict(self.calls),
             "statistics": None if self.statistics is None else asdict(self.statistics),
         }
@@ -142,6 +172,10 @@ def plan(
     grain: float = 0.0,
     protect: str | Path | None = None,
     deep: bool = False,
+    mask: str | Path | None = None,
+    scratches: bool = False,
+    levels: bool = False,
+    scale: int = 1,
     memory_bytes: int | None = None,
 ) -> Plan:
     """Plan the restoration of a picture.
@@ -161,6 +195,10 @@ def plan(
         grain: Share of the removed grain that is put back, in [0, 1].
         protect: Picture file, white where the picture is to stay as it is.
         deep: Whether a regressor averages over eight turned and mirrored copies.
+        mask: Picture file, white where the picture is missing and is to be filled in.
+        scratches: Whether scratches, dust, cracks and stains are looked for and filled in.
+        levels: Whether faded colours are stretched, each channel by itself.
+        scale: Number of times that the picture is enlarged after it was restored, 1 to 4.
         memory_bytes: Memory that the run may use; None takes half of what is free.
 
     Returns:
@@ -198,6 +236,10 @@ def plan(
         grain=grain,
         protect=None if protect is None else str(protect),
         deep=deep,
+        mask=None if mask is None else str(mask),
+        scratches=scratches,
+        levels=levels,
+        scale=scale,
         memory_bytes=memory_bytes,
     )
     return plan_request(
@@ -217,8 +259,25 @@ def plan_request(
     operator: Operator | None = None,
     settings: Settings | None = None,
     load: Callable[..., Any] = load_weights,
+    look: Look = look_afresh,
 ) -> Plan:
-    """Plan what a request asks for; the arguments are as in :func:`plan`.
+    """Plan what a request asks for; the arguments are as in :func:`_plan_method`."""
+    parts = take_apart(picture, request, weights, operator, settings, load, look)
+    of_method = parts.picture, parts.request, parts.weights, operator, parts.settings
+    made = _plan_method(*of_method, load, look)
+    return replace(made, **parts.around(made.request, made.notes))
+
+
+def _plan_method(
+    picture: Picture,
+    request: Request,
+    weights: Any,
+    operator: Operator | None,
+    settings: Settings | None,
+    load: Callable[..., Any],
+    look: Look,
+) -> Plan:
+    """Plan what comes between filling and enlarging; the arguments are as in :func:`plan`.
 
     Args:
         picture: The picture.
@@ -226,26 +285,24 @@ def plan_request(
         weights: Loaded weights in place of those that the request names.
         operator: Operator in place of the recipe of the request.
         settings: Settings object in place of the settings of the request.
-        load: Function that loads weights, as :func:`~pristina.priors.load.load_weights` does; a
-            server keeps them between its jobs.
+        load: Function that loads weights, as :func:`~pristina.priors.load.load_weights` does.
+        look: Function that computes what is asked of the picture; a server remembers it.
     """
-    notes: list[str] = []
-    statistics = None
-    pixels = picture.visible
+    notes, statistics, pixels = list[str](), None, picture.visible
     grey = all(torch.equal(pixels[0], channel) for channel in pixels[1:])
     if request.method == "auto":
         if operator is not None or settings is not None:
             raise SettingError(
                 "An operator and settings belong to a method: name it too, for example bird."
             )
-        statistics = damage_statistics(picture)
+        statistics = look("statistics", picture, lambda: damage_statistics(picture))
         source = request.prior if weights is None else weights
         kind = "direct" if source is None else kind_of(source)
         named = replace(request, prior=weights_name(source))
         request, why = choose(statistics, named, kind, grey=grey)
         if request.method == "nothing" and source is None:
             prior = load("direct", CAREFUL, device=best_device(named.device))
-            request, why = second_look(picture, named, prior) or (request, why)
+            request, why = second_look(picture, named, prior, look) or (request, why)
         weights = weights if request.method != "nothing" else None
         notes.append(why)
     entry = method(request.method)
@@ -327,7 +384,7 @@ def make_plan(
         operator, enlarge = None, operator
     source = request.prior if weights is None else weights
     if source is None:
-        source = _default_weights(entry)
+        source = _default_weights(entry, output_size)
     prior = load(entry.prior, source, device=device)
     if isinstance(source, str):
         request = replace(request, prior=source)
@@ -338,13 +395,14 @@ def make_plan(
     }
     rule = SizeRule() if prior is None else prior.size_rule
     notes: tuple[str, ...] = ()
+    if needs_windows(prior, output_size, has_operator=operator is not None):
+        prior = Windowed(prior)
+        notes += (
+            f"The prior knows pictures of {rule.native} x {rule.native} px: "
+            "it is applied in overlapping windows.",
+        )
+        rule = prior.size_rule
     if operator is not None:
-        if _needs_windows(prior, output_size):
-            prior = Windowed(prior)
-            notes += (
-                f"The prior knows pictures of {rule.native} x {rule.native} px: "
-                "it is applied in overlapping windows.",
-            )
         fit = Fit(*output_size, *output_size)
     else:
         fit = Fit.to(
@@ -354,6 +412,10 @@ def make_plan(
             native=rule.native,
             fixed=rule.fixed,
         )
+    if prior is not None:
+        what = entry.calls(settings), (fit.work_height, fit.work_width), request.samples
+        prior, note = within_memory(prior, *what, limit=request.memory_bytes)
+        notes += note
     return Plan(
         request=request,
         entry=entry,
@@ -372,42 +434,14 @@ def make_plan(
     )
 
 
-def best_device(device: str) -> torch.device:
-    """Return the device that ``auto`` means here, or the one named.
-
-    Raises:
-        SettingError: The device is not available.
-    """
-    if device == "auto":
-        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        found = torch.zeros(1, device=device)
-        found.cpu()  # Nothing comes back from the device "meta".
-    except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"device {device!r} cannot be used here; try auto or cpu.") from error
-    return found.device
-
-
-def weights_name(source: Any) -> str | None:
-    """Return a name for weights in records: the name or path, or the type of an object."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    return type(source).__name__
-
-
-def _default_weights(entry: MethodEntry) -> str | None:
+def _default_weights(entry: MethodEntry, size: tuple[int, int]) -> str | None:
     if entry.prior != "none" and entry.prior not in DEFAULT_WEIGHTS:
         raise SettingError(
             f"No weights for {entry.name} come with pristina: train some "
             "(pristina train conditional) and name them with --prior."
         )
+    if entry.weights is not None:
+        return entry.weights
+    if entry.prior == "diffusion" and size == SMALL_FACES[1]:
+        return SMALL_FACES[0]
     return DEFAULT_WEIGHTS.get(entry.prior)
-
-
-def _needs_windows(prior: BasePrior | None, size: tuple[int, int]) -> bool:
-    """Return whether a diffusion prior has one size only, and the images are larger."""
-    if not isinstance(prior, Prior) or not prior.size_rule.fixed:
-        return False
-    native = prior.size_rule.native
-    return native is not None and min(size) >= native and size != (native, native)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -40,6 +41,10 @@ class Request(Settings):
         grain: Share of the fine grain that is put back, in [0, 1].
         protect: Picture file that is white where the picture is to stay as it is.
         deep: Whether a regressor averages the eight turned and mirrored copies of the picture.
+        mask: Picture file that is white where the picture is missing and is to be filled in.
+        scratches: Whether scratches, dust, cracks and stains are looked for and filled in.
+        levels: Whether faded colours are stretched, each channel by itself.
+        scale: Number of times that the picture is enlarged after it was restored.
         memory_bytes: Memory that the run may use, in bytes; None takes half of what is free.
 
     Example:
@@ -63,12 +68,16 @@ class Request(Settings):
     grain: Annotated[float, Interval(ge=0, le=1)] = 0.0
     protect: str | None = None
     deep: bool = False
+    mask: str | None = None
+    scratches: bool = False
+    levels: bool = False
+    scale: Annotated[int, Interval(ge=1, le=4)] = 1
     memory_bytes: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
-        for name in ("prior", "recipe", "preset", "protect"):
+        for name in ("prior", "recipe", "preset", "protect", "mask"):
             value = getattr(self, name)
             if value is not None and (not value or "\0" in value):
                 wrong = "hold the character NUL" if value else "be empty"
@@ -156,6 +165,19 @@ class Request(Settings):
         """Return the SHA-256 of the request and of further plain values."""
         text = json.dumps([self.to_json(), *more], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size of memory, such as ``4G``, ``800M`` or ``1.5 GiB``.
+
+    Raises:
+        SettingError: It is something else.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    n_bytes = int(float(found[1]) * 1024 ** (1 + "KMGT".index(found[2].upper()))) if found else 0
+    if n_bytes < 1:
+        raise SettingError(f"memory must be a size such as 4G or 800M, not {text!r}.")
+    return n_bytes
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,15 +16,18 @@ from torch import Tensor
 
 from pristina.errors import InputError
 from pristina.image.blend import blend
+from pristina.image.fit import resize
+from pristina.image.levels import HINT, Levels
 from pristina.image.picture import Picture
-from pristina.methods.steps.result import Cost, Result, State
+from pristina.image.tile import LEAST_PIXELS, is_out_of_memory
+from pristina.methods.steps.result import Cost, Result, State, Stop, StopReason
 from pristina.methods.steps.samples import sampled
 from pristina.operators.base import Observation, Operator
 from pristina.planning import Plan, plan
 from pristina.request import plain
 from pristina.seeds import generators
 from pristina.settings import Settings
-from pristina.types import Generators, OnStep, check_dense
+from pristina.types import Draw, Generators, OnStep, check_dense
 
 JPEG_WEIGHTS = "jpeg"
 """Weights that repair compression alone: with them the restored picture is kept to what the JPEG
@@ -114,6 +118,11 @@ def restore(
     grain: float = 0.0,
     protect: str | Path | None = None,
     deep: bool = False,
+    mask: str | Path | None = None,
+    scratches: bool = False,
+    levels: bool = False,
+    scale: int = 1,
+    memory_bytes: int | None = None,
     start: State | None = None,
     on_step: OnStep | None = None,
 ) -> Restored:
@@ -139,6 +148,13 @@ def restore(
         grain: Share of the removed grain that is put back, in [0, 1] (default 0).
         protect: Picture file of the same size, white where the picture is to stay as it is.
         deep: Whether a regressor averages over the eight turned and mirrored copies of the picture.
+        mask: Picture file of the same size, white where the picture is missing; it is filled in
+            there before anything else is done.
+        scratches: Whether scratches, dust, cracks and stains are looked for and filled in.
+        levels: Whether faded colours are stretched, each channel by itself.
+        scale: Number of times that the picture is enlarged after it was restored, 1 to 4 (default
+            1).
+        memory_bytes: Memory that the run may use; None takes half of what is free.
         start: State of an earlier result from which the method goes on.
         on_step: Progress callback; it may raise :class:`~pristina.errors.Cancelled`, and the best
             result so far is returned.
@@ -175,6 +191,11 @@ def restore(
         grain=grain,
         protect=protect,
         deep=deep,
+        mask=mask,
+        scratches=scratches,
+        levels=levels,
+        scale=scale,
+        memory_bytes=memory_bytes,
     )
     result = run(made, opened.visible[None], start=start, on_step=on_step)
     source = {"file": str(picture)} if isinstance(picture, str | Path) else {}
@@ -216,27 +237,18 @@ def run(
             f"The plan is for images of {plan.size[1]} x {plan.size[0]} px; "
             f"these have {images.shape[-1]} x {images.shape[-2]} px."
         )
-    y = _prepare(plan, images.detach().to(plan.device))
+    images, n_filled = images.detach().to(plan.device), 0
+    begun = time.perf_counter()
+    if plan.filling is not None:
+        images, n_filled = plan.filling.run(images, on_step)
+    filling_s = time.perf_counter() - begun
+    y = _prepare(plan, images)
     observation = Observation(y, plan.operator, plan.known_sigma)
+    if plan.request.samples > 1 and start is not None:
+        raise InputError("Several samples cannot start from a state; take one sample.")
     if generator is None:
         generator = generators(plan.request.seed, len(y))
-    function: Callable[..., Result] = partial(plan.entry.function, **plan.extra_weights)
-    if plan.request.samples > 1:
-        if start is not None:
-            raise InputError("Several samples cannot start from a state; take one sample.")
-        function = partial(sampled, function, samples=plan.request.samples)
-        result = function(
-            observation, plan.prior, plan.settings, generator=generator, on_step=on_step
-        )
-    else:
-        result = function(
-            observation,
-            plan.prior,
-            plan.settings,
-            start=start,
-            generator=generator,
-            on_step=on_step,
-        )
+    result = _call_method(plan, observation, generator, start, on_step)
     restored = plan.fit.undo(result.images)
     if not restored.isfinite().all():
         raise InputError(
@@ -246,14 +258,65 @@ def run(
     extras = dict(result.extras)
     if "std" in extras:
         extras["std"] = plan.fit.undo(extras["std"])
+    if plan.filling is not None:
+        extras["filled"] = images
+    if plan.filling is not None and not plan.leaves_alone:
+        result = _with_stages(result, n_filled, filling_s)
     return replace(result, images=restored, extras=extras)
+
+
+def _with_stages(result: Result, n_calls: int, seconds: float) -> Result:
+    """Return a result with the cost of filling; what is not left alone is not called so."""
+    cost = result.cost
+    cost = replace(cost, network_calls=cost.network_calls + n_calls, seconds=cost.seconds + seconds)
+    done = [
+        Stop(StopReason.COMPLETED, 1) if stop.reason is StopReason.LEFT_ALONE else stop
+        for stop in result.stopped
+    ]
+    return replace(result, cost=cost, stopped=done)
+
+
+def _call_method(
+    plan: Plan,
+    observation: Observation,
+    generator: Generators,
+    start: State | None,
+    on_step: OnStep | None,
+) -> Result:
+    """Call the method, and again from its start with smaller portions when the memory runs out.
+
+    A call of the network goes on by itself with smaller portions; this is for all else, such as
+    the way back through the network.
+    """
+    function: Callable[..., Result] = partial(plan.entry.function, **plan.extra_weights)
+    if plan.request.samples > 1:
+        function = partial(sampled, function, samples=plan.request.samples)
+    random = Draw(generator, len(observation.y)).get_states()
+    prior, notes = plan.prior, list[str]()
+    while True:
+        Draw(generator, len(observation.y)).set_states(random)
+        try:
+            result = function(
+                observation, prior, plan.settings, start=start, generator=generator, on_step=on_step
+            )
+            return replace(result, notes=(*notes, *result.notes))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if prior is None or prior.portions.pixels < 2 * LEAST_PIXELS:
+                raise InputError(
+                    "It needs more memory than there is here; take a smaller picture, or fewer "
+                    "samples."
+                ) from error
+        prior = prior.limited(prior.portions.pixels // 2)
+        notes = ["The memory ran out, and the run began again with smaller parts."]
 
 
 def finish(
     plan: Plan, picture: Picture, result: Result, source: Mapping[str, Any] | None = None
 ) -> Restored:
     """Return the first restored image with everything else that belongs to the picture."""
-    left_alone = plan.entry.name == "nothing"
+    left_alone = plan.leaves_alone
     notes = [*(() if left_alone else picture.notes), *plan.notes, *result.notes]
     std = None
     if plan.request.samples > 1:
@@ -267,7 +330,7 @@ def finish(
     if plan.first_channel:
         picture = replace(picture, grey=False)
     pixels = result.images[0].expand(3, -1, -1)
-    cells = picture.jpeg_cells() if plan.weights_name == JPEG_WEIGHTS else None
+    cells = picture.jpeg_cells() if _only_compressed(plan) else None
     if cells is not None and pixels.shape == picture.pixels.shape:
         pixels = cells.project(pixels, picture.pixels)
         notes.append(
@@ -284,18 +347,45 @@ def finish(
     if any(controls.values()) and not left_alone:
         told = ", ".join(text for text, given in controls.items() if given)
         notes.append(f"{told[0].upper()}{told[1:]}.")
-    pixels = blend(
-        picture.visible,
-        pixels,
-        strength=made,
-        grain=request.grain,
-        protected=plan.protected,
-    )
+    before = result.extras["filled"][0] if plan.filling is not None else picture.visible
+    pixels, said = _with_levels(plan, before.cpu(), pixels)
+    if plan.enlarging is not None:
+        pixels = plan.enlarging.run(pixels)
+    notes += said
+    std = std if std is None else resize(std[None], *pixels.shape[-2:])[0]
     restored = picture.with_pixels(pixels)
     input_facts = {**(source or {}), "size": list(picture.size)}
     if picture.sha256:
         input_facts["sha256"] = picture.sha256
     return Restored(restored, result, plan, tuple(notes), input_facts, std)
+
+
+def _with_levels(plan: Plan, before: Tensor, after: Tensor) -> tuple[Tensor, list[str]]:
+    """Keep of the damaged picture what is asked for, and stretch the levels.
+
+    Args:
+        plan: The plan.
+        before: Damaged picture, (3, H, W), its holes filled.
+        after: Restored picture, (3, H, W).
+
+    Returns:
+        The pixels, and what the user should know.
+    """
+    request = plan.request
+    strength = 1.0 if request.strength is None else request.strength
+    guard = None if request.levels else plan.protected
+    pixels = blend(before, after, strength=strength, grain=request.grain, protected=guard)
+    if not request.levels:
+        faded = plan.statistics is not None and Levels.of(pixels).faded
+        return pixels, [HINT] if faded else []
+    levels = Levels.of(pixels)
+    stretched = levels.apply(pixels)
+    return blend(before, stretched, protected=plan.protected), [levels.note]
+
+
+def _only_compressed(plan: Plan) -> bool:
+    """Return whether compression is all that is repaired."""
+    return plan.weights_name == JPEG_WEIGHTS and plan.filling is None
 
 
 def _prepare(plan: Plan, images: Tensor) -> Tensor:

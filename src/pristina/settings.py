@@ -13,6 +13,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    NamedTuple,
     TypeVar,
     Union,
     get_args,
@@ -22,7 +23,7 @@ from typing import (
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
-from pristina.errors import SettingError
+from pristina.errors import SettingError, did_you_mean
 
 Count = Annotated[int, Ge(1)]
 """A number of steps, iterations or samples: at least 1."""
@@ -77,6 +78,7 @@ class Settings:
                 known = ", ".join(kinds) or "none"
                 raise SettingError(
                     f"{type(self).__name__} has no setting {name!r}; it has {known}."
+                    f"{did_you_mean(name, kinds)}"
                 )
             try:
                 converted[name] = convert(value, kinds[name])
@@ -192,20 +194,7 @@ def _check_union(name: str, value: Any, options: tuple[Any, ...]) -> None:
 
 
 def _check_bounds(name: str, value: Any, constraints: tuple[Any, ...]) -> None:
-    low: Any = None
-    high: Any = None
-    low_open = high_open = False
-    for one in (
-        part for item in constraints for part in (item if isinstance(item, Interval) else [item])
-    ):
-        if isinstance(one, Ge):
-            low = one.ge
-        elif isinstance(one, Gt):
-            low, low_open = one.gt, True
-        elif isinstance(one, Le):
-            high = one.le
-        elif isinstance(one, Lt):
-            high, high_open = one.lt, True
+    low, high, low_open, high_open = _bounds(constraints)
     above = low is None or (value > low if low_open else value >= low)
     below = high is None or (value < high if high_open else value <= high)
     if above and below:
@@ -224,3 +213,51 @@ def _check_bounds(name: str, value: Any, constraints: tuple[Any, ...]) -> None:
         interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
         raise SettingError(f"{name} must lie in {interval}, not at {value}.")
     raise SettingError(f"{name} must lie between {low} and {high}, not at {value}.")
+
+
+class Bounds(NamedTuple):
+    """The least and the largest value; None where there is none. An open end is not included."""
+
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+
+
+def bounds_of(kind: Any) -> Bounds:
+    """Return the bounds that a type states."""
+    return _bounds(get_args(kind)[1:] if get_origin(kind) is Annotated else ())
+
+
+def _bounds(constraints: tuple[Any, ...]) -> Bounds:
+    found = Bounds()
+    for item in constraints:
+        for one in item if isinstance(item, Interval) else [item]:
+            if isinstance(one, Ge | Gt):
+                open_end = isinstance(one, Gt)
+                low: Any = one.gt if isinstance(one, Gt) else one.ge
+                found = found._replace(low=low, low_open=open_end)
+            elif isinstance(one, Le | Lt):
+                open_end = isinstance(one, Lt)
+                high: Any = one.lt if isinstance(one, Lt) else one.le
+                found = found._replace(high=high, high_open=open_end)
+    return found
+
+
+def range_in_words(kind: Any) -> str:
+    """Return the range of the numbers of a type in a sentence; empty if it has none.
+
+    Example:
+        >>> range_in_words(Share), range_in_words(Positive), range_in_words(Count | None)
+        ('From 0 to 1.', 'More than 0.', 'At least 1.')
+    """
+    options, origin = get_args(kind), get_origin(kind)
+    if origin in (Union, UnionType, tuple):
+        return next(filter(None, map(range_in_words, options)), "")
+    low, high, low_open, high_open = bounds_of(kind)
+    least = None if low is None else f"{'more than' if low_open else 'at least'} {low}"
+    most = None if high is None else f"{'less than' if high_open else 'at most'} {high}"
+    if least and most and not (low_open or high_open):
+        return f"From {low} to {high}."
+    words = " and ".join(filter(None, (least, most)))
+    return f"{words[0].upper()}{words[1:]}." if words else ""

@@ -14,9 +14,9 @@ import io
 import json
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageStat
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -125,6 +125,128 @@ def restore_one(visit: Visit, path: Path, script: str | None) -> None:
     visit.shot("details")
     visit.axe(script)
     expect(page.get_by_text("pristina restore 'aunt ida & co.jpg'")).to_be_visible()
+
+
+def stroke(visit: Visit, start: tuple[float, float], end: tuple[float, float], touch: bool) -> None:
+    """Draw a line with the brush, between places in shares of the picture's width and height."""
+    page = visit.page
+    box = page.locator(".brush .stage").bounding_box()
+    places = [
+        (
+            box["x"] + box["width"] * (start[0] + (end[0] - start[0]) * i / 8),
+            box["y"] + box["height"] * (start[1] + (end[1] - start[1]) * i / 8),
+        )
+        for i in range(9)
+    ]
+    if not touch:
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places:
+            page.mouse.move(*place)
+        page.mouse.up()
+        return
+    session = page.context.new_cdp_session(page)
+    for i, (x, y) in enumerate(places):
+        kind = "touchMove" if i else "touchStart"
+        event = {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+        session.send("Input.dispatchTouchEvent", event)
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def levels_of(visit: Visit, address: str) -> Image.Image:
+    answer = visit.page.request.get(urljoin(visit.page.url, address))
+    assert answer.ok, answer.text()
+    return Image.open(io.BytesIO(answer.body())).convert("RGB")
+
+
+def marks(visit: Visit, path: Path, script: str | None, *, touch: bool) -> None:
+    """Mark what to fill in and what to leave, with pointer and keys, and restore it half."""
+    page = visit.page
+    visit.send(path)
+    visit.planned()
+    visit.button("Mark places with a brush").click()
+    page.locator(".brush canvas").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('.brush img').complete")
+    page.get_by_label("Size").fill("16")
+    stroke(visit, (0.1, 0.3), (0.9, 0.3), touch)
+    visit.button("Leave as it is").click()
+    page.get_by_label("Size").fill("40")
+    stroke(visit, (0.2, 0.8), (0.6, 0.8), touch)
+    visit.button("Larger").click()
+    visit.button("Fill in").click()
+    stroke(visit, (0.2, 0.2), (0.8, 0.6), touch)
+    visit.shot("enlarged-brush")
+    visit.button("Undo").click()
+    visit.button("Fit").click()
+    page.locator(".brush .stage").focus()
+    page.get_by_label("Size").fill("16")
+    page.locator(".brush .stage").focus()
+    page.wait_for_timeout(2000)  # What was painted so far has been sent by then.
+    with page.expect_response(lambda answer: answer.url.endswith("/marks")):
+        for key in (*["ArrowUp"] * 6, " ", *["ArrowRight"] * 4, " "):
+            page.keyboard.press(key)
+    expect(visit.button("Restore")).to_be_enabled(timeout=PATIENCE_MS)
+    visit.planned()
+    page.get_by_text("are filled in").wait_for()
+    visit.shot("marked")
+    visit.axe(script)
+    for _ in range(40):  # A plan that comes meanwhile draws the slider anew.
+        if page.get_by_text("50 %").count():
+            break
+        page.get_by_role("slider", name="Strength").locator("[tabindex]").focus()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(100)
+    expect(page.get_by_text("50 %")).to_be_visible()
+    visit.button("Restore").click()
+    visit.restored()
+    page.get_by_text("What was found and changed").click()
+    page.get_by_text("What was filled in").wait_for()
+    page.get_by_text("Do the same in a terminal").click()
+    code = page.locator("pre").first.inner_text()
+    for words in ("--strength 0.5", "--mask 'aunt ida & co-mask.png'", "--protect "):
+        assert words in code, code
+    visit.shot("marked-restored")
+    visit.axe(script)
+    link = page.get_by_role("link", name="Download aunt ida & co-mask.png")
+    mask = levels_of(visit, link.get_attribute("href")).getchannel(0)
+    job = link.get_attribute("href").split("/")[2]
+    result = levels_of(visit, f"/api/v1/jobs/{job}/result?format=png")
+    before = Image.open(path).convert("RGB")
+    assert mask.size == result.size == before.size
+    width, height = mask.size
+    change = ImageChops.difference(result, before)
+    line = mask.crop((width // 5, round(0.3 * height), 4 * width // 5, round(0.3 * height) + 1))
+    assert line.getextrema() == (255, 255), "the line is not in the mask"
+    kept = (round(0.25 * width), round(0.78 * height), round(0.55 * width), round(0.82 * height))
+    assert not change.crop(kept).getbbox(), "what was to be left as it is has changed"
+    assert mask.crop(kept).getextrema() == (0, 0)
+    assert ImageStat.Stat(change, mask).mean[0] > 2 * ImageStat.Stat(change).mean[0]
+
+
+def scratches(visit: Visit, path: Path, script: str | None) -> None:
+    """Let scratches be looked for, where the server has weights for it."""
+    page = visit.page
+    scratched = path.with_name("scratched.png")
+    picture = Image.open(EXAMPLES / "portrait.jpg").convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    for x in (90, 180, 270):
+        draw.line((x, 20, x + 30, picture.height - 20), fill=(245, 245, 240), width=2)
+    picture.save(scratched)
+    visit.send(scratched)
+    page.get_by_text("What we see").wait_for()
+    switch = page.get_by_role("switch", name="Find scratches and dust by itself")
+    if not switch.count():
+        print("no weights that find scratches: that step is left out", flush=True)
+        return
+    switch.click()
+    page.get_by_text("pixels of scratches").wait_for()
+    visit.shot("scratches-planned")
+    visit.button("Restore").click()
+    visit.restored()
+    page.get_by_text("Do the same in a terminal").click()
+    expect(page.get_by_text("--scratches")).to_be_visible()
+    visit.shot("scratches-filled")
+    visit.axe(script)
 
 
 def stop_and_go_on(visit: Visit) -> None:
@@ -270,7 +392,9 @@ def main() -> None:
             one.axe(script)
             if size is DESKTOP:
                 samples(one)
+            marks(visit(f"{name}-marks", size), path, script, touch=size is PHONE)
             print(name, "done", flush=True)
+        scratches(visit("scratches"), path, script)
         several_pictures(visit("several"), path)
         keyboard_alone(visit("keyboard"))
         two_at_once(visit("one"), visit("other", PHONE))

@@ -12,6 +12,16 @@ collect_ignore = ["browser.py", "load.py"]
 pytest.importorskip("nicegui", reason="The server needs its extra: pip install 'pristina[app]'.")
 
 
+def painted(*boxes, height=64, width=64):
+    """Return the file of a mask: white in boxes (left, top, right, bottom)."""
+    mask = Image.new("L", (width, height))
+    for box in boxes:
+        mask.paste(255, box)
+    file = io.BytesIO()
+    mask.save(file, "PNG")
+    return file.getvalue()
+
+
 def encoded(height=64, width=64, kind="PNG", seed=0, **options):
     """Return the file of a picture of noise."""
     levels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -26,11 +36,12 @@ class API:
     def __init__(self, client, jobs):
         self.client, self.jobs = client, jobs
 
-    def post(self, path, content=None, name="in.png", request=None, **fields):
-        files = None if content is None else {"picture": (name, content)}
+    def post(self, path, content=None, name="in.png", request=None, marks=None, **fields):
+        files = {k: (f"the {k}.png", v) for k, v in (marks or {}).items()}
+        files |= {} if content is None else {"picture": (name, content)}
         if request is not None:
             fields["request"] = json.dumps(request)
-        if files is None:  # A form all the same.
+        if not files:  # A form all the same.
             files = {k: (None, v) for k, v in fields.items()}
             fields = {}
         return self.client.post(f"/api/v1/{path}", files=files, data=fields)

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 import pristina
+from pristina import auto, planning
 from pristina.app import jobs as jobs_module
 from pristina.app.rules import Limits
 from pristina.errors import Cancelled
-from tests.app.conftest import encoded
+from pristina.priors.load import load_weights
+from tests.app.conftest import encoded, painted
 
 DIIP = {"method": "diip", "settings": {"iterations": 4, "sampler_steps": 2, "rule": "none"}}
 
@@ -59,6 +61,140 @@ def test_a_clean_picture_comes_back_bit_for_bit(api):
     assert api.get(f"jobs/{key}/result").content == content
 
 
+HOLE, KEPT = (8, 8, 20, 12), (30, 30, 50, 50)
+MARKED = {"mask": painted(HOLE), "protect": painted(KEPT)}
+
+
+def test_parts_are_filled_and_left_alone_as_in_the_library(api, tmp_path):
+    content = encoded()
+    request = {"method": "indi", "prior": "denoise", "strength": 0.5}
+    key = api.submit(content, request=request, marks=MARKED)
+    found = api.wait(key, "done")
+    assert (found["request"]["mask"], found["request"]["protect"]) == (
+        "the mask.png", "the protect.png",
+    )  # fmt: skip
+    for name, mark in MARKED.items():
+        (tmp_path / name).write_bytes(mark)
+    direct = pristina.restore(
+        pristina.Picture.decode(content, "in.png"),
+        **request,
+        mask=tmp_path / "mask",
+        protect=tmp_path / "protect",
+    )
+    answer = api.get(f"jobs/{key}/result").content
+    assert answer == direct.picture.encode("x.png")
+    before, after = (Image.open(io.BytesIO(one)) for one in (content, answer))
+    assert before.crop(KEPT).tobytes() == after.crop(KEPT).tobytes()
+    filled = Image.open(io.BytesIO(api.get(f"jobs/{key}/drawings/filled").content))
+    assert filled.tobytes() == Image.open(io.BytesIO(MARKED["mask"])).tobytes()
+    record = api.get(f"jobs/{key}/record").json()
+    assert record["request"]["mask"] == "the mask.png" and str(tmp_path) not in str(record)
+    api.client.delete(f"/api/v1/jobs/{key}")
+    assert [path.name for path in api.jobs.folder.path.iterdir()] == ["lock"]
+
+
+def test_a_picture_that_is_only_filled_is_not_the_file_that_was_sent(api):
+    content = encoded(kind="JPEG", quality=95)
+    key = api.submit(content, request={"method": "nothing"}, marks={"mask": painted(HOLE)})
+    api.wait(key, "done")
+    assert api.get(f"jobs/{key}/result").content != content
+
+
+def test_who_goes_on_may_repeat_the_names_of_the_marks_and_no_others(api):
+    key = api.submit(request=DIIP, marks={"protect": MARKED["protect"]})
+    found = api.wait(key, "done")
+    again = api.post("jobs", request=found["request"], start=key)
+    assert again.status_code == 202, again.text
+    assert api.wait(again.json()["id"])["request"]["protect"] == "the protect.png"
+    other = api.post("jobs", request={**DIIP, "protect": "/etc/passwd"}, start=key)
+    assert other.status_code == 422 and "reads no files" in other.json()["detail"]
+    both = api.post("jobs", request=DIIP, start=key, marks=MARKED)
+    assert both.status_code == 422 and "sends no picture" in both.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [
+        (b"Dear Ida", "the mask.png is not a picture"),
+        (painted(width=32), "the mask.png has 32 x 64 px and the picture 64 x 64 px"),
+        (painted((0, 0, 64, 64)), "marks the whole picture"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_refused(api, mark, words):
+    answer = api.post("plan", encoded(), marks={"mask": mark})
+    assert answer.status_code == 422 and words in answer.json()["detail"], answer.text
+    assert [path.name for path in api.jobs.folder.path.iterdir()] == ["lock"]
+
+
+def test_a_mask_painted_on_a_reduced_picture_is_enlarged(api):
+    upload = api.jobs.keep(encoded(90, 120), "in.png")
+    api.jobs.mark(upload, {"mask": (painted((4, 3, 8, 6), height=30, width=40), "m.png")})
+    filling = api.jobs.plan(upload, pristina.Request(method="nothing")).filling
+    expected = Image.open(io.BytesIO(painted((12, 9, 24, 18), height=90, width=120)))
+    assert Image.fromarray(filling.holes[0].mul(255).byte().numpy()).tobytes() == expected.tobytes()
+    api.jobs.mark(upload, {"mask": (painted(height=30, width=40), "m.png")})
+    assert api.jobs.plan(upload, pristina.Request(method="nothing")).filling is None
+    api.jobs.drop(upload.id)
+    api.jobs.mark(upload, {"mask": (painted((4, 3, 8, 6), height=30, width=40), "m.png")})
+    assert [path.name for path in api.jobs.folder.path.iterdir()] == ["lock"]
+
+
+def test_a_picture_is_looked_at_once_however_often_it_is_planned(api, monkeypatch):
+    looked = []
+    for place, name in ((planning, "damage_statistics"), (auto, "change_db")):
+        original = getattr(place, name)
+
+        def counted(*arguments, name=name, original=original):
+            looked.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(place, name, counted)
+    monkeypatch.setattr(auto, "damage_seen", lambda _: [])  # So that there is a second look.
+    upload = api.jobs.keep(encoded(), "in.png")
+    plans = [api.jobs.plan(upload, pristina.Request(seed=seed)) for seed in range(3)]
+    assert looked == ["damage_statistics", "change_db"]
+    assert len({plan.notes for plan in plans}) == 1
+    api.jobs.mark(upload, {"mask": (painted(HOLE), "m.png")})
+    api.jobs.plan(upload, pristina.Request())
+    assert looked == 2 * ["damage_statistics", "change_db"]
+
+
+class Finder:
+    """Take everything light for a scratch, in place of trained weights."""
+
+    device = "cpu"
+
+    def predict(self, x):
+        return (x.mean(1, keepdim=True) > 0.8).float()
+
+
+def test_scratches_are_looked_for_once_and_filled(api, monkeypatch):
+    looked = []
+
+    def load(kind, source, **more):
+        if kind != "scratches":
+            return load_weights(kind, source, **more)
+        return looked.append(source) or Finder()
+
+    scratched = Image.new("RGB", (64, 64), "#404850")
+    scratched.paste("white", (10, 30, 50, 32))
+    file = io.BytesIO()
+    scratched.save(file, "PNG")
+    monkeypatch.setattr(api.jobs, "weights", load)
+    predict = Finder.predict
+    monkeypatch.setattr(
+        Finder, "predict", lambda self, x: looked.append("look") or predict(self, x)
+    )
+    request = {"method": "nothing", "scratches": True}
+    plan = api.post("plan", file.getvalue(), request=request).json()
+    assert "pixels of scratches" in plan["notes"][0]
+    key = api.submit(file.getvalue(), request=request)
+    assert api.wait(key, "done")["drawings"] == ["filled"]
+    after = Image.open(io.BytesIO(api.get(f"jobs/{key}/result").content))
+    assert max(channel[1] for channel in after.getextrema()) < 90
+    assert looked.count("look") == 1 and set(looked) == {"look", "scratches"}
+
+
 def bomb():
     """Return a small file that claims 30,000 x 30,000 px."""
 
@@ -103,6 +239,7 @@ def bomb():
             "reads no files",
         ),
         (encoded(), {"protect": "/etc/passwd"}, "reads no files"),
+        (encoded(), {"mask": "/etc/passwd"}, "reads no files"),
         (encoded(), {"device": "cuda"}, "chosen by the server"),
         (encoded(), {"threads": 4}, "chosen by the server"),
         (encoded(), {"memory_bytes": 4}, "chosen by the server"),

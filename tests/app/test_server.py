@@ -14,11 +14,12 @@ import pytest
 import uvicorn
 
 import pristina
+from pristina.app.client import _form
 from pristina.app.folder import PREFIX, PrivateFolder
 from pristina.app.jobs import Jobs
 from pristina.app.server import make_app
 from pristina.cli import main
-from tests.app.conftest import encoded
+from tests.app.conftest import encoded, painted
 
 
 def test_folders_of_killed_servers_are_swept_and_those_in_use_are_not(tmp_path):
@@ -59,35 +60,48 @@ def started(tmp_path):
         process.wait()
 
 
-def test_the_page_is_served_and_a_killed_server_leaves_nothing_for_long(started, tmp_path):
+def sent_to(address, **files):
+    """Send a form with files, and return the answer."""
+    body, kind = _form(files, {})
+    asked = urllib.request.Request(address, body, {"Content-Type": kind})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_the_page_is_served_and_an_interrupted_server_leaves_nothing(started, tmp_path):
     process, address = started
     with urllib.request.urlopen(address, timeout=60) as answer:
         page = answer.read().decode()
         policy = answer.headers["content-security-policy"]
     assert "Restores damaged photos." in page and "default-src 'self'" in policy
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+    picture = sent_to(f"{address}pictures", picture=encoded())["id"]
+    marks = f"{address}pictures/{picture}/marks"
+    both = {"mask": painted((0, 0, 9, 9)), "protect": painted()}
+    assert sent_to(marks, **both) == {"marks": ["mask"]}
+    assert sent_to(marks) == {"marks": []}
+    with urllib.request.urlopen(f"{address}pictures/{picture}", timeout=60) as answer:
+        assert answer.headers["content-type"] == "image/jpeg"
     client = pristina.Client(address)
     key = client.submit(encoded(), method="nothing")
     assert [event["state"] for event in client.events(key)][-1] == "done"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     assert list(tmp_path.glob(f"{PREFIX}*/job-*"))
-    PrivateFolder(tmp_path).close()
-    assert not list(tmp_path.glob(f"{PREFIX}*"))
-
-
-def test_an_interrupted_server_leaves_nothing(started, tmp_path):
-    process, address = started
-    pristina.Client(address).submit(encoded())
+    client.submit(encoded())
     process.send_signal(signal.SIGINT)
     assert process.wait(60) in (0, 130, -signal.SIGINT)
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
-@pytest.fixture
-def address(tmp_path):
-    """Run a server in a thread of this process."""
-    app = make_app(Jobs(parent=tmp_path), page=False)
+@pytest.fixture(scope="module")
+def private(tmp_path_factory):
+    """Folder in which the server of the tests keeps its own."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def address(private):
+    """Run a server in a thread of this process, for all tests of this file."""
+    app = make_app(Jobs(parent=private), page=False)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -99,7 +113,7 @@ def address(tmp_path):
     thread.join()
 
 
-def test_the_client_restores_and_leaves_nothing(address, tmp_path):
+def test_the_client_restores_and_leaves_nothing(address, private, tmp_path):
     path = tmp_path / "in ümlaut.png"
     path.write_bytes(encoded())
     states = []
@@ -110,7 +124,27 @@ def test_the_client_restores_and_leaves_nothing(address, tmp_path):
     direct = pristina.restore(path, method="indi", prior="denoise")
     assert (tmp_path / "out.png").read_bytes() == direct.picture.encode("out.png")
     assert states[-1] == "done" and got.record["input"]["file"] == "in ümlaut.png"
-    assert not list(tmp_path.glob(f"{PREFIX}*/job-*"))
+    assert not list(private.glob(f"{PREFIX}*/job-*"))
+
+
+def test_the_client_and_the_command_send_masks(address, tmp_path):
+    path, out, record = tmp_path / "in.png", tmp_path / "out.png", tmp_path / "run.json"
+    path.write_bytes(encoded())
+    marks = {"mask": tmp_path / "holes.png", "protect": tmp_path / "face.png"}
+    marks["mask"].write_bytes(painted((3, 3, 20, 20)))
+    marks["protect"].write_bytes(painted((30, 30, 60, 60)))
+    options = {"method": "indi", "prior": "denoise", **marks}
+    direct = pristina.restore(path, **options).picture.encode("out.png")
+    got = pristina.Client(address).restore(path, **options)
+    assert got.content == direct and got.filled is not None
+    assert pristina.Client(address).restore(path, method="nothing").filled is None
+    words = ["restore", str(path), "--method", "indi", "--prior", "denoise"]
+    words += ["--mask", str(marks["mask"]), "--protect", str(marks["protect"])]
+    main_exits([*words, "-o", str(out), "--server", address, "--record", str(record)], 0)
+    assert out.read_bytes() == direct
+    again = tmp_path / "again.png"
+    main_exits(["restore", str(path), "-o", str(again), "--like", str(record)], 0)
+    assert again.read_bytes() == direct
 
 
 def test_the_client_says_what_is_wrong(address):

@@ -2,17 +2,19 @@
 
 import shlex
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from annotated_types import Interval
 
 import pristina
-from pristina.app.form import attribute_words, bounds
+from pristina.app.form import attribute_words
 from pristina.app.rules import safe_name
 from pristina.app.words import command_line, cost_words, damage_words, python_code, time_words
 from pristina.cli import app
 from pristina.estimates import Estimate
 from pristina.methods.index import METHODS
-from pristina.settings import Count, Positive, Share, field_types
+from pristina.settings import Count, Positive, Share, bounds_of, field_types, range_in_words
 from tests.app.conftest import encoded
 
 REQUEST = pristina.Request(
@@ -23,6 +25,11 @@ REQUEST = pristina.Request(
     settings={"iterations": 7, "centre": False},
     seed=3,
     samples=2,
+    strength=0.4,
+    grain=0.25,
+    mask="it's holes.png",
+    protect="face.png",
+    scratches=True,
 )
 
 
@@ -32,6 +39,11 @@ def test_the_command_line_asks_for_the_same():
     given = bound.arguments
     assert given["pictures"] == [Path("it's me.png")] and given["output"] == Path("out.png")
     assert given["operator"] == REQUEST.recipe and given["seed"] == 3 and given["samples"] == 2
+    assert (given["strength"], given["grain"]) == (0.4, 0.25)
+    assert (given["mask"], given["protect"]) == (Path("it's holes.png"), Path("face.png"))
+    assert given["scratches"] and "deep" not in given
+    deep = command_line(pristina.Request(deep=True), "in.png", "out.png")
+    assert app.parse_args(deep.split()[1:], exit_on_error=False)[1].arguments["deep"]
     changes = dict(pair.split("=") for pair in given["set_"])
     settings = METHODS["bird"].make_settings(given["preset"], changes)
     assert settings == METHODS["bird"].make_settings(REQUEST.preset, REQUEST.settings)
@@ -55,6 +67,9 @@ def test_the_lines_of_python_ask_for_the_same(monkeypatch):
     assert (seen["prior"], seen["preset"], seen["seed"], seen["samples"]) == (
         "faces", "as_released", 3, 2,
     )  # fmt: skip
+    assert (seen["strength"], seen["grain"], seen["scratches"]) == (0.4, 0.25, True)
+    assert (seen["mask"], seen["protect"]) == ("it's holes.png", "face.png")
+    assert "deep" not in seen
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -64,8 +79,11 @@ def test_every_setting_has_words(name):
 
 
 def test_ranges_are_read_from_types():
-    assert (bounds(Count), bounds(Positive), bounds(Share)) == ((1, None), (0, None), (0, 1))
-    assert bounds(str) == (None, None)
+    found = [bounds_of(kind)[:2] for kind in (Count, Positive, Share, str)]
+    assert found == [(1, None), (0, None), (0, 1), (None, None)]
+    open_end = Annotated[float, Interval(ge=0, lt=1)]
+    words = [range_in_words(kind) for kind in (str, open_end, tuple[Positive, ...])]
+    assert words == ["", "At least 0 and less than 1.", "More than 0."]
 
 
 def test_statistics_and_costs_are_said_in_words():

@@ -74,8 +74,9 @@ def test_sizes_that_no_picture_has_are_refused(capsys):
         ("12x12", None, "12 x 12 px is too small to judge its damage"),
         ("20x200", "diip", "far from square"),
     ]:
+        prior = "faces" if method == "diip" else None
         with pytest.raises(SizeError, match=sentence):
-            doctor(method=method, size=size, device="cpu")
+            doctor(method=method, prior=prior, size=size, device="cpu")
     assert capsys.readouterr().out == ""
 
 

@@ -75,6 +75,9 @@ def test_restore_writes_picture_record_and_comparison(pristina, prior_file, pict
     assert not np.array_equal(pixels(other), pixels(out))
 
 
+BLUR = "blur:sigma=2,size=9"
+
+
 def test_mistakes_end_with_a_sentence_and_nothing_written(
     pristina, prior_file, picture_file, tmp_path
 ):
@@ -131,8 +134,8 @@ def test_mistakes_end_with_a_sentence_and_nothing_written(
             "give mask the seed",
         ),
         (
-            [picture_file, "-o", out, "--method", "bird", "--operator", "blur:sigma=2,size=9"],
-            "crop it or bring it to that size",
+            [picture_file, "-o", out, "--method", "bird", "--prior", "faces", "--operator", BLUR],
+            "bring the picture to that size, or use a prior for any picture",
         ),
         ([picture_file, "-o", out, *prior, "--device", "abacus"], "cannot be used here"),
         ([picture_file, "-o", out, *prior, "--device", "meta"], "cannot be used here"),

@@ -4,9 +4,12 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +164,53 @@ def test_bad_files_are_listed_and_good_ones_done(pristina, odd, words, tmp_path)
     assert contents(again) == contents(out)
 
 
+UNPRIVILEGED = """
+import os, sys
+from pathlib import Path
+
+from pristina.cli import main
+
+def run(words):
+    try:
+        main(words)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+folder, words = Path(sys.argv[1]), sys.argv[2:]
+assert run(["restore", str(folder / "photos"), "-o", str(folder / "all"), *words]) == 0
+for name in ("secret.png", "locked"):
+    (folder / "photos" / name).chmod(0)
+if os.geteuid() == 0:
+    os.setuid(65534)  # What is imported by now stays; nothing else may be readable any more.
+sys.exit(run(["restore", str(folder / "photos"), "-o", str(folder / "out"), *words]))
+"""
+
+
+def test_files_that_may_not_be_read_are_listed(prior_file, tmp_path):
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o777)
+        for i, file in enumerate(("good.png", "secret.png", "locked/inside.png")):
+            save(place / "photos" / file, 20 * i)
+        shutil.copy(prior_file, place / "prior.safetensors")
+        (place / "prior.safetensors").chmod(0o644)
+        words = ["--method", "mmse", "--prior", str(place / "prior.safetensors")]
+        done = subprocess.run(
+            [sys.executable, "-c", UNPRIVILEGED, str(place), *words],
+            capture_output=True,
+            text=True,
+            cwd=place,
+        )
+        for file in ("secret.png", "locked"):
+            (place / "photos" / file).chmod(0o700)
+        assert done.returncode == 3, done.stderr
+        assert "secret.png cannot be read: Permission denied." in done.stderr
+        assert "locked cannot be read: Permission denied." in done.stderr
+        assert "1 restored, 2 failed" in done.stderr
+        assert list(contents(place / "out")) == ["good.png"]
+
+
 def test_a_dry_run_prints_every_plan_and_writes_nothing(pristina, odd, words, tmp_path):
     source, good, _ = odd
     out = tmp_path / "out"
@@ -195,6 +245,12 @@ def test_mistakes_end_before_any_work(
     assert sentence in pristina("restore", *given, "-o", out, status=2)
     after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != "lock"}
     assert after == before
+
+
+def test_a_folder_is_not_named_like_a_picture(pristina, pictures, words, tmp_path):
+    text = pristina("restore", pictures, "-o", tmp_path / "x.png", *words, status=2)
+    assert "x.png looks like a file; several pictures are written into a folder" in text
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_the_folder_of_results_may_lie_among_the_pictures(pristina, pictures, words):

@@ -25,3 +25,21 @@ def test_one_message_names_the_option(pristina, picture_file, tmp_path, words, o
     assert text.count("Error") == 1 and option in text
     assert "NUL" in text or "whole number" in text
     assert list(tmp_path.iterdir()) == [picture_file]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "-o restored.png"),
+        (["--operator", "blurr"], "Did you mean blur?"),
+        (["--method", "bard"], "Did you mean bird?"),
+        (["--method", "indi", "--prior", "denose"], "Did you mean denoise?"),
+        (["--method", "diffpir", "--preset", "papr"], "Did you mean paper?"),
+        (["--method", "dip", "--set", "iteration=3"], "Did you mean iterations?"),
+    ],
+)
+def test_slips_get_the_word_that_was_meant(pristina, picture_file, tmp_path, words, said):
+    where = ["-o", tmp_path / "out.png"] if words else []
+    text = " ".join(pristina("restore", picture_file, *where, *words, status=2).split())
+    assert said in text and "Traceback" not in text
+    assert list(tmp_path.iterdir()) == [picture_file]

@@ -475,7 +475,7 @@ def test_bad_recipes_give_one_sentence(recipe: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         Recipe.parse(recipe).build()
     assert type(caught.value) in (OperatorError, SettingError)
-    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith((".", "?")) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -295,8 +295,6 @@ def guided_cases() -> Iterator[Case]:
     few = {"steps": 8}
     yield from over(PHOTOS, "gdp", "dark", operator="exposure:gain=0.5", settings=few)
     yield from over(PHOTOS, "gdp", "dark", settings=few, small=True)
-    # A prior of one size, in windows.
-    yield Case("gdp", "dark-80x96", "faces", "exposure:gain=0.5", settings=few)
 
     few = {"steps": 40}
     yield from over(INFORMED, "dps", "blurred", operator=BLUR)
@@ -351,7 +349,7 @@ def kernel_cases() -> Iterator[Case]:
 
 def indi_cases() -> Iterator[Case]:
     """List the restorations by InDI: each weight file, grid, update and noise."""
-    for name in ("photos-blind", "denoise", "jpeg", "mixed", "x4"):
+    for name in ("photos-blind", "denoise", "jpeg", "mixed"):
         for size in ("61x47", "97x83"):
             small = (name, size) == ("photos-blind", "61x47")
             yield Case("indi", f"blurred-{size}", name, small=small)

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from pristina.image.tile import in_tiles
-from pristina.priors import network as networks
 from pristina.priors.direct import ConditionalNetwork, DirectNetwork
 from pristina.priors.network import PatchUNet
 from pristina.priors.unet import flow_prior
@@ -83,7 +82,7 @@ def test_attention_and_group_norm_have_no_radius():
 
 
 @torch.no_grad()
-def test_networks_give_the_same_in_tiles(monkeypatch):
+def test_networks_give_the_same_in_tiles():
     x = torch.rand(1, 3, 203, 330, generator=torch.Generator().manual_seed(2))
     prior = DirectNetwork(network(channels=[16, 16]), domain="")
     rival = ConditionalNetwork(network(channels=[16, 16], inputs=6), domain="")
@@ -93,11 +92,13 @@ def test_networks_give_the_same_in_tiles(monkeypatch):
         flow_prior(network(channels=[16, 16]), domain="", native=None, fixed=False),
     )
     estimate = diffusion.predict(fit, 300).x0
-    monkeypatch.setattr(networks, "TILE_PX", 64)
+    radius = prior.network.radius
+    prior, rival, diffusion = (p.limited((64 + 2 * radius) ** 2) for p in (prior, rival, diffusion))
+    assert prior.portions.side(radius) == 64
     in_parts, pair_in_parts = prior.predict(x, 0.7), rival.predict(x, 500, 1 - x)
     assert torch.allclose(in_parts, whole, atol=1e-4 * float(whole.abs().max()))
     assert torch.allclose(pair_in_parts.eps, pair.eps, atol=1e-4 * float(pair.eps.abs().max()))
     assert torch.allclose(
         diffusion.predict(fit, 300).x0, estimate, atol=1e-4 * float(estimate.abs().max())
     )
-    assert prior.n_calls == rival.n_calls == 2  # a picture in tiles is still one call
+    assert prior.n_calls == rival.n_calls == 1  # a picture in tiles is still one call

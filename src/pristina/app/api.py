@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query
@@ -31,8 +32,8 @@ from pristina.app.description import (
     problem_schema,
     responses,
 )
-from pristina.app.forms import form_of, picture_of, request_of, text_of
-from pristina.app.job import Job, JobState
+from pristina.app.forms import file_of, form_of, marks_of, request_of, text_of
+from pristina.app.job import MARKS, Job, JobState, Upload
 from pristina.app.jobs import Jobs
 from pristina.app.outcome import suffix_of
 from pristina.app.rules import Busy
@@ -218,20 +219,37 @@ def _plans(jobs: Jobs) -> APIRouter:
     async def plan(http: HTTPRequest) -> PlanAnswer:
         """Say what would be done to a picture, and what it would take; nothing is kept."""
         with jobs.short():
-            async with form_of(http, "picture", "request") as form:
-                (content, name), request = await picture_of(form), request_of(form)
-            made = await in_turn(jobs, _planned, jobs, content, name, request)
+            async with form_of(http, "picture", "request", *MARKS) as form:
+                sent = Sent(*await file_of(form), await marks_of(form))
+                request = request_of(form)
+            made = await in_turn(jobs, _planned, jobs, sent, request)
             return _plan_answer(made, await measured(jobs, made))
 
     return router
 
 
-def _planned(jobs: Jobs, content: bytes, name: str, request: Request) -> Plan:
-    upload = jobs.keep(content, name)
-    try:
-        return jobs.plan(upload.read(jobs.limits), request)
-    finally:
-        jobs.drop(upload.id)
+@dataclass(frozen=True)
+class Sent:
+    """A picture in a form, and the files that mark parts of it."""
+
+    content: bytes
+    name: str
+    marks: dict[str, tuple[bytes, str]]
+
+    @contextmanager
+    def kept(self, jobs: Jobs) -> Iterator[Upload]:
+        """Keep it for as long as the block takes."""
+        upload = jobs.keep(self.content, self.name)
+        try:
+            jobs.mark(upload, self.marks)
+            yield upload
+        finally:
+            jobs.drop(upload.id)
+
+
+def _planned(jobs: Jobs, sent: Sent, request: Request) -> Plan:
+    with sent.kept(jobs) as upload:
+        return jobs.plan(upload, request)
 
 
 def _plan_answer(made: Plan, estimate: Estimate) -> PlanAnswer:
@@ -264,12 +282,14 @@ def _jobs(jobs: Jobs) -> APIRouter:
     async def submit(http: HTTPRequest, response: Response) -> JobAnswer:
         """Put a picture into the queue."""
         with jobs.place():
-            async with form_of(http, "picture", "request", "start") as form:
+            async with form_of(http, "picture", "request", "start", *MARKS) as form:
                 request, start = request_of(form), text_of(form, "start")
                 earlier = None if start is None else _job(jobs, start)
-                if earlier is not None and "picture" in form:
+                if earlier is not None and {"picture", *MARKS} & set(form):
                     raise InputError("Who goes on from a job sends no picture; leave it out.")
-                sent = await picture_of(form) if earlier is None else None
+                sent = None
+                if earlier is None:
+                    sent = Sent(*await file_of(form), await marks_of(form))
             job = await in_turn(jobs, _submitted, jobs, sent, request, earlier)
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
         return job_answer(jobs, job)
@@ -294,17 +314,12 @@ def _jobs(jobs: Jobs) -> APIRouter:
     return router
 
 
-def _submitted(
-    jobs: Jobs, sent: tuple[bytes, str] | None, request: Request, earlier: Job | None
-) -> Job:
+def _submitted(jobs: Jobs, sent: Sent | None, request: Request, earlier: Job | None) -> Job:
     if sent is None:
         assert earlier is not None
         return jobs.submit(earlier.upload, request, earlier)
-    upload = jobs.keep(*sent)
-    try:
+    with sent.kept(jobs) as upload:
         return jobs.submit(upload, request)
-    finally:
-        jobs.drop(upload.id)
 
 
 async def _events(jobs: Jobs, job: Job) -> AsyncIterator[str]:

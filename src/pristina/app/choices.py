@@ -8,6 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
+from pristina.app.elements import slider
 from pristina.app.form import SettingsForm
 from pristina.methods.index import METHODS, MethodEntry
 from pristina.priors.load import kind_of, shipped
@@ -30,6 +31,7 @@ class Choices:
         self.prior: Any = None
         self.recipe: Any = None
         self.preset: Any = None
+        self.deep: Any = None
         self.kinds = {name: kind_of(name) for name in shipped()}
 
     def build(self) -> None:
@@ -40,6 +42,8 @@ class Choices:
             methods, label="Method", value="auto", on_change=self._method_changed
         ).classes("w-full")
         self.parts()
+        self.grain = slider("Grain kept", 0.0, 0.0, self.on_change)
+        ui.label("How much of the fine grain is put back after the restoration.").classes("hint")
         self.samples = ui.number(
             "Number of samples", value=1, min=1, max=MOST_SAMPLES, step=1, on_change=self.on_change
         ).classes("w-full")
@@ -54,7 +58,9 @@ class Choices:
     def parts(self) -> None:
         """Draw what depends on the method."""
         self.form = None
-        self.prior = self.recipe = self.preset = None
+        self.prior = self.recipe = self.preset = self.deep = None
+        if self.method.value in ("auto", "indi"):
+            self.deep = ui.switch("Take more care (eight times the work)", on_change=self.on_change)
         if self.method.value == "auto":
             return
         entry = METHODS[self.method.value]
@@ -104,6 +110,8 @@ class Choices:
             method=self.method.value,
             seed=int(self.seed.value or 0),
             samples=int(self.samples.value or 1),
+            grain=self.grain.value,
+            deep=self.deep is not None and self.deep.value,
         )
         if common.method == "auto":
             return common

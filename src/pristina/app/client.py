@@ -31,10 +31,13 @@ class Fetched:
     Attributes:
         content: Content of its file.
         record: All that is needed to run it again, and what came out.
+        filled: Content of a PNG file that is white where something was filled in; None if nothing
+            was.
     """
 
     content: bytes
     record: Mapping[str, Any]
+    filled: bytes | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the picture, whole or not at all.
@@ -76,21 +79,26 @@ class Client:
 
         Args:
             picture: File, or the content of one.
-            request: Fields of :class:`~pristina.request.Request`.
+            request: Fields of :class:`~pristina.request.Request`; the files ``mask`` and
+                ``protect`` are sent with the picture.
         """
-        return self._json("POST", "plan", *_form(picture, _fields(request)))
+        return self._json("POST", "plan", *_form(_files(picture, request), _fields(request)))
 
     def submit(self, picture: str | Path | bytes, **request: Any) -> str:
         """Put a picture into the queue, and return the name of its job.
 
         The arguments are those of :meth:`plan`. While the server is busy it is asked again.
         """
-        key: str = self._json("POST", "jobs", *_form(picture, _fields(request)))["id"]
+        form = _form(_files(picture, request), _fields(request))
+        key: str = self._json("POST", "jobs", *form)["id"]
         return key
 
     def go_on(self, key: str, **request: Any) -> str:
-        """Go on from where a finished job stopped, and return the name of the new job."""
-        answer = self._json("POST", "jobs", *_form(None, {**_fields(request), "start": key}))
+        """Go on from where a finished job stopped, and return the name of the new job.
+
+        Its picture, and what marked parts of it, are on the server already.
+        """
+        answer = self._json("POST", "jobs", *_form({}, {**_fields(request), "start": key}))
         new: str = answer["id"]
         return new
 
@@ -116,6 +124,12 @@ class Client:
         asked = {"format": format, "quality": quality}
         words = urlencode({name: value for name, value in asked.items() if value is not None})
         with self._open("GET", f"jobs/{quote(key, safe='')}/result?{words}") as answer:
+            content: bytes = answer.read()
+        return content
+
+    def drawing(self, key: str, name: str) -> bytes:
+        """Return a drawing of a finished job, a PNG file; its status names them."""
+        with self._open("GET", f"jobs/{quote(key, safe='')}/drawings/{quote(name)}") as answer:
             content: bytes = answer.read()
         return content
 
@@ -168,7 +182,8 @@ class Client:
                     self.cancel(key)
             if last.get("state") != "done":
                 raise InputError(last.get("error") or "The job was stopped before any result.")
-            return Fetched(self.result(key, format, quality), self.record(key))
+            filled = self.drawing(key, "filled") if "filled" in last["drawings"] else None
+            return Fetched(self.result(key, format, quality), self.record(key), filled)
         finally:
             self.delete(key)
 
@@ -206,26 +221,38 @@ class Client:
                 ) from error
 
 
+File = str | Path | bytes
+FILES = ("mask", "protect")
+"""Fields of a request that name files."""
+
+
 def _fields(request: Mapping[str, Any]) -> dict[str, str]:
-    return {"request": json.dumps(Request(**request).to_json())}
+    asked = {name: value for name, value in request.items() if name not in FILES}
+    return {"request": json.dumps(Request(**asked).to_json())}
 
 
-def _form(picture: str | Path | bytes | None, fields: Mapping[str, str]) -> tuple[bytes, str]:
+def _files(picture: File, request: Mapping[str, Any]) -> dict[str, File]:
+    """Return the files that are sent, by the field of the form."""
+    named = {name: request.get(name) for name in FILES}
+    return {"picture": picture} | {name: file for name, file in named.items() if file is not None}
+
+
+def _form(files: Mapping[str, File], fields: Mapping[str, str]) -> tuple[bytes, str]:
     """Return a form (multipart/form-data) and its content type."""
     border = secrets.token_hex(16)
     parts = []
     for name, text in fields.items():
         head = f'--{border}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
         parts.append(head.encode() + text.encode() + b"\r\n")
-    if picture is not None:
-        content, name = picture if isinstance(picture, bytes) else b"", "picture"
-        if isinstance(picture, str | Path):
-            content, name = read_bytes(Path(picture)), Path(picture).name
+    for field, file in files.items():
+        content, name = (file, field) if isinstance(file, bytes) else (b"", field)
+        if isinstance(file, str | Path):
+            content, name = read_bytes(Path(file)), Path(file).name
         if not content:
             raise PictureError(f"{name} is empty (0 bytes).")
         kept = "".join(c for c in name if c.isprintable() and c not in '"\\')
         head = (
-            f'--{border}\r\nContent-Disposition: form-data; name="picture"; filename="{kept}"\r\n'
+            f'--{border}\r\nContent-Disposition: form-data; name="{field}"; filename="{kept}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
         parts.append(head.encode("utf-8", "replace") + content + b"\r\n")

@@ -1,5 +1,8 @@
 // A picture before and after, divided by a line; both can be enlarged and moved together.
+import { zoomable } from "zoom";
+
 export default {
+  mixins: [zoomable],
   template: `
     <div class="compare">
       <div class="stage" ref="stage" :class="{ zoomed: scale > 1 }"
@@ -24,35 +27,8 @@ export default {
       </div>
     </div>`,
   props: { ratio: Number, before: String, after: String, label: String },
-  data: () => ({ split: 50, scale: 1, x: 0, y: 0, pointers: new Map(), moves: "" }),
-  computed: {
-    transform() {
-      return `translate(${this.x}px, ${this.y}px) scale(${this.scale})`;
-    },
-  },
+  data: () => ({ split: 50, moves: "" }),
   methods: {
-    // Enlarge about a point of the stage, its centre if there is no event.
-    zoom(scale, event) {
-      const box = this.$refs.stage.getBoundingClientRect();
-      const px = event ? event.clientX - box.left - box.width / 2 : 0;
-      const py = event ? event.clientY - box.top - box.height / 2 : 0;
-      scale = Math.min(12, Math.max(1, scale));
-      this.x = px - ((px - this.x) * scale) / this.scale;
-      this.y = py - ((py - this.y) * scale) / this.scale;
-      this.scale = scale;
-      this.keepInside(box);
-    },
-    keepInside(box) {
-      const w = (box.width * (this.scale - 1)) / 2;
-      const h = (box.height * (this.scale - 1)) / 2;
-      this.x = Math.min(w, Math.max(-w, this.x));
-      this.y = Math.min(h, Math.max(-h, this.y));
-    },
-    wheel(event) {
-      if (!event.ctrlKey && this.scale === 1) return; // Let the page scroll.
-      event.preventDefault();
-      this.zoom(this.scale * Math.exp(-event.deltaY / 300), event);
-    },
     at(event) {
       const box = this.$refs.stage.getBoundingClientRect();
       return (100 * (event.clientX - box.left)) / box.width;
@@ -67,17 +43,8 @@ export default {
     move(event) {
       const last = this.pointers.get(event.pointerId);
       if (!last) return;
-      if (this.pointers.size === 2) {
-        const other = [...this.pointers.values()].find((p) => p.pointerId !== event.pointerId);
-        const distance = (p) => Math.hypot(p.clientX - other.clientX, p.clientY - other.clientY);
-        this.zoom((this.scale * distance(event)) / Math.max(1, distance(last)), event);
-      } else if (this.moves === "line") {
-        this.split = this.clamped(this.at(event));
-      } else {
-        this.x += event.clientX - last.clientX;
-        this.y += event.clientY - last.clientY;
-        this.keepInside(this.$refs.stage.getBoundingClientRect());
-      }
+      if (this.moves === "line" && this.pointers.size === 1) this.split = this.clamped(this.at(event));
+      else this.drag(event, last);
       this.pointers.set(event.pointerId, event);
     },
     up(event) {

@@ -57,6 +57,16 @@ def form_schema(*, start: bool) -> dict[str, Any]:
                 k: v for k, v in request_schema.items() if k in ("type", "properties", "title")
             },
         },
+        "mask": {
+            "type": "string",
+            "format": "binary",
+            "description": "Picture file that is white where the picture is to be filled in.",
+        },
+        "protect": {
+            "type": "string",
+            "format": "binary",
+            "description": "Picture file that is white where the picture stays as it is.",
+        },
     }
     if start:
         fields["start"] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from nicegui import ui
 from nicegui.element import Element
 
 
@@ -30,7 +31,7 @@ class DropArea(Element, component="drop.js"):
         self.on("refused", lambda e: on_refused(str(e.args["detail"])))
 
 
-class Comparison(Element, component="compare.js"):
+class Comparison(Element, component="compare.js", dependencies=["zoom.js"]):
     """Picture before and after, with a line between them that can be moved, and zoom."""
 
     def __init__(self, width: int, height: int):
@@ -49,3 +50,41 @@ class Comparison(Element, component="compare.js"):
         if any(self._props.get(name) != value for name, value in new.items()):
             self._props.update(new)
             self.update()
+
+
+class Brush(Element, component="brush.js", dependencies=["zoom.js"]):
+    """Picture on which parts are marked: to be filled in, or to be left as they are.
+
+    Args:
+        picture: Name of the picture, which the server keeps.
+        size: Height and width in pixels.
+        on_painting: Called when something is painted or taken back.
+        on_painted: Called when the server has what was painted.
+        on_refused: Called with a sentence if it could not be sent.
+    """
+
+    def __init__(
+        self,
+        picture: str,
+        size: tuple[int, int],
+        *,
+        on_painting: Callable[[], None],
+        on_painted: Callable[[], Awaitable[None]],
+        on_refused: Callable[[str], Awaitable[None]],
+    ):
+        super().__init__()
+        self._props |= {"picture": picture, "ratio": size[1] / size[0]}
+        self.on("painting", lambda _: on_painting())
+        self.on("painted", lambda _: on_painted())
+        self.on("refused", lambda e: on_refused(str(e.args["detail"])))
+
+
+def slider(words: str, value: float, least: float, on_change: Callable[..., Any]) -> ui.slider:
+    """Draw a slider for a share, from ``least`` to 1, with its value in per cent."""
+    with ui.row().classes("w-full items-center no-wrap"):
+        ui.label(words).classes("whitespace-nowrap")
+        drawn = ui.slider(min=least, max=1.0, step=0.05, value=value, on_change=on_change)
+        drawn.props(f'aria-label="{words}"')
+        percent = ui.label().classes("whitespace-nowrap w-12 text-right")
+        percent.bind_text_from(drawn, "value", lambda v: f"{100 * v:.0f} %")
+    return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from contextlib import suppress
@@ -53,3 +54,10 @@ def sweep(parent: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def atomically(path: Path, content: bytes) -> None:
+    """Write a file that others may read meanwhile: they find all of it or none."""
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    beside.write_bytes(content)
+    beside.replace(path)

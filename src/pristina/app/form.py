@@ -7,11 +7,10 @@ from collections.abc import Callable
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Interval, Le, Lt
 from nicegui import ui
 
 from pristina.methods.index import MethodEntry
-from pristina.settings import Settings, field_types
+from pristina.settings import Settings, bounds_of, field_types, range_in_words
 
 STEPS = 100
 """Number of steps of a slider for a number."""
@@ -56,31 +55,19 @@ def attribute_words(kind: type[Settings]) -> dict[str, str]:
     return {name: _without_markup(" ".join(text.split())) for name, text in found}
 
 
-def bounds(kind: Any) -> tuple[float | None, float | None]:
-    """Return the least and the largest value that a type states; None where it states none."""
-    low: Any = None
-    high: Any = None
-    for one in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
-        for part in one if isinstance(one, Interval) else [one]:
-            if isinstance(part, Ge | Gt):
-                low = part.ge if isinstance(part, Ge) else part.gt
-            elif isinstance(part, Le | Lt):
-                high = part.le if isinstance(part, Le) else part.lt
-    return low, high
-
-
 def _input(name: str, kind: Any, value: Any, words: str | None, on_change: Any) -> Any:
     label = name.replace("_", " ").capitalize()
     with ui.column().classes("w-full gap-0"):
         widget = _widget(label, kind, value, on_change)
-        if words:
-            ui.label(words).classes("hint")
+        hint = " ".join(filter(None, (words, range_in_words(kind))))
+        if hint:
+            ui.label(hint).classes("hint")
     return widget
 
 
 def _widget(label: str, kind: Any, value: Any, on_change: Any) -> Any:
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    low, high = bounds(kind)
+    low, high = bounds_of(kind)[:2]
     if get_origin(plain) is Literal:
         options = list(get_args(plain))
         return ui.select(options, label=label, value=value, on_change=on_change).classes("w-full")

@@ -12,6 +12,7 @@ from fastapi import Request as HTTPRequest
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
+from pristina.app.job import MARKS
 from pristina.app.rules import MAX_REQUEST_BYTES, MAX_UPLOAD_BYTES
 from pristina.errors import InputError
 from pristina.request import Request
@@ -19,7 +20,7 @@ from pristina.request import Request
 
 @asynccontextmanager
 async def form_of(request: HTTPRequest, *names: str) -> AsyncIterator[FormData]:
-    """Read a form of one file and a few short fields; its file is gone after the block.
+    """Read a form of a few files and short fields; its files are gone after the block.
 
     Args:
         request: The HTTP request.
@@ -33,7 +34,7 @@ async def form_of(request: HTTPRequest, *names: str) -> AsyncIterator[FormData]:
     if kind != "multipart/form-data":
         raise HTTPException(415, "Send a form (multipart/form-data) with the picture in it.")
     try:
-        async with request.form(max_files=1, max_fields=8, max_part_size=MAX_REQUEST_BYTES) as form:
+        async with request.form(max_files=3, max_fields=8, max_part_size=MAX_REQUEST_BYTES) as form:
             given = [name for name, _ in form.multi_items()]
             if set(given) - set(names) or len(set(given)) < len(given):
                 raise InputError(f"The form may hold {', '.join(names)}, each once.")
@@ -42,20 +43,30 @@ async def form_of(request: HTTPRequest, *names: str) -> AsyncIterator[FormData]:
         raise HTTPException(400, "The sender left before the form was complete.") from error
 
 
-async def picture_of(form: FormData) -> tuple[bytes, str]:
-    """Return content and name of the file in a form.
+async def file_of(form: FormData, field: str = "picture") -> tuple[bytes, str]:
+    """Return content and name of a file in a form.
 
     Raises:
         InputError: There is none.
         HTTPException: It is too large.
     """
-    file = form.get("picture")
+    file = form.get(field)
     if not isinstance(file, UploadFile):
-        raise InputError("The form holds no file named picture.")
+        raise InputError(f"The form holds no file named {field}.")
     content = await file.read(MAX_UPLOAD_BYTES + 1)
     if len(content) > MAX_UPLOAD_BYTES:
         raise HTTPException(413, f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MB.")
-    return content, file.filename or "picture"
+    return content, file.filename or field
+
+
+async def marks_of(form: FormData) -> dict[str, tuple[bytes, str]]:
+    """Return content and name of the files that mark parts of the picture, by field.
+
+    Raises:
+        InputError: One is no file.
+        HTTPException: One is too large.
+    """
+    return {field: await file_of(form, field) for field in MARKS if field in form}
 
 
 def text_of(form: FormData, name: str) -> str | None:

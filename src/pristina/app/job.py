@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
 from pristina.app.rules import Limits, check_pixels
+from pristina.errors import PictureError
 from pristina.image.decoding import decode
 from pristina.image.picture import Picture
 
@@ -21,6 +28,23 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 """``cancelled`` is a job that was stopped before there was any result; others are ``done``."""
 
 
+MARKS = ("mask", "protect")
+"""Fields of a request that name files which mark a part of the picture, white on black."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """File that marks a part of a picture that was sent.
+
+    Attributes:
+        path: Private copy of the file.
+        name: Name of the file, for records and commands.
+    """
+
+    path: Path
+    name: str
+
+
 @dataclass
 class Upload:
     """A picture that was sent.
@@ -31,6 +55,7 @@ class Upload:
         path: Private copy of the file.
         size: Height and width in pixels.
         format: Format of the file.
+        marks: Files that mark parts of it, by the names in :data:`MARKS`.
         used: Time of the last use.
     """
 
@@ -39,6 +64,7 @@ class Upload:
     path: Path
     size: tuple[int, int]
     format: str | None
+    marks: Mapping[str, Mark] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
 
     def read(self, limits: Limits) -> Picture:
@@ -67,6 +93,7 @@ class Job:
         notes: What the user should know, in sentences.
         error: What went wrong, in a sentence.
         stopped: Why it ended.
+        left_alone: Whether the result is the picture as it came.
         may_go_on: Whether there is a state from which it can go on.
         drawings: Names of the drawings in the folder.
         cost: Network calls, seconds and memory.
@@ -89,6 +116,7 @@ class Job:
     notes: tuple[str, ...] = ()
     error: str | None = None
     stopped: str | None = None
+    left_alone: bool = False
     may_go_on: bool = False
     drawings: tuple[str, ...] = ()
     cost: dict[str, Any] = field(default_factory=dict)
@@ -120,3 +148,36 @@ def read_upload(content: bytes, name: str, limits: Limits) -> Picture:
     picture = Picture(**decode(content, name, truncated=False, max_pixels=limits.pixels))
     check_pixels(picture.size, limits)
     return picture
+
+
+def read_mark(content: bytes, name: str, upload: Upload, limits: Limits) -> bytes | None:
+    """Return a mark that was sent as a grey PNG file of the size of its picture.
+
+    It may be smaller or larger than the picture if it has the same form, to within a pixel: a page
+    paints on a reduced picture.
+
+    Args:
+        content: Content of the file that was sent.
+        name: Name of the file, for messages.
+        upload: The picture.
+        limits: Limits of the server.
+
+    Returns:
+        The file; None if nothing is marked.
+
+    Raises:
+        PictureError: It cannot be read, is too large, or does not fit the picture.
+    """
+    mark = read_upload(content, name, limits).pixels.mean(0, keepdim=True)
+    (height, width), size = mark.shape[-2:], upload.size
+    if abs(height * size[1] - width * size[0]) > max(size):
+        raise PictureError(
+            f"{name} has {width} x {height} px and the picture {size[1]} x {size[0]} px; a mask "
+            "must have the size of the picture, or be the same picture reduced."
+        )
+    levels = F.interpolate(mark[None], size=size).mul(255).round().to(torch.uint8)[0, 0]
+    if not levels.any():
+        return None
+    file = io.BytesIO()
+    Image.fromarray(levels.numpy()).save(file, "PNG")
+    return file.getvalue()

@@ -10,18 +10,21 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from pristina.app.folder import PrivateFolder
-from pristina.app.job import Job, JobState, Upload, read_upload
+from pristina.app.folder import PrivateFolder, atomically
+from pristina.app.job import Job, JobState, Mark, Upload, read_mark, read_upload
 from pristina.app.outcome import preview, read_picture, read_state, suffix_of, write_outcome
 from pristina.app.rules import (
     Abandoned,
     Busy,
     Limits,
+    RememberedLooks,
     ResidentWeights,
     abandonable,
     check_plan,
@@ -31,7 +34,6 @@ from pristina.app.rules import (
 from pristina.errors import Cancelled, InputError, PristinaError
 from pristina.estimates import Estimate
 from pristina.image.encoding import FORMATS, check_quality
-from pristina.image.picture import Picture
 from pristina.methods.steps.result import StopReason
 from pristina.planning import Plan, plan_request
 from pristina.request import Request
@@ -61,7 +63,7 @@ class Jobs:
     def __init__(self, limits: Limits = Limits(), parent: Path | None = None):
         self.limits = limits
         self.folder = PrivateFolder(parent)
-        self.weights = ResidentWeights()
+        self.weights, self.looks = ResidentWeights(), RememberedLooks()
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
         self.short_work = ThreadPoolExecutor(1, "pristina-short")
@@ -144,6 +146,30 @@ class Jobs:
             self._uploads[key] = upload
         return upload
 
+    def mark(self, upload: Upload, sent: Mapping[str, tuple[bytes, str]]) -> None:
+        """Keep files that mark parts of a picture, in place of those it had.
+
+        Args:
+            upload: The picture.
+            sent: Content and name of the files, by the names in :data:`~pristina.app.job.MARKS`.
+
+        Raises:
+            PictureError: One cannot be read, is too large, or does not fit the picture.
+        """
+        marks = {}
+        for field, (content, name) in sent.items():
+            name = safe_name(name)
+            png = read_mark(content, name, upload, self.limits)
+            if png is not None:
+                path = upload.path.with_name(f"{upload.path.name}.{secrets.token_hex(4)}.png")
+                path.write_bytes(png)
+                marks[field] = Mark(path, name)
+        before, upload.marks = upload.marks, marks
+        for mark in before.values():
+            mark.path.unlink(missing_ok=True)
+        if upload.id not in self._uploads:  # Its owner has left meanwhile.
+            self.drop(upload.id)
+
     def upload(self, key: str) -> Upload:
         """Return a picture that was sent; KeyError if there is none of this name."""
         upload = self._uploads[key]
@@ -153,23 +179,27 @@ class Jobs:
     def drop(self, key: str) -> None:
         """Forget a picture; jobs keep a copy of their own."""
         with self._change:
-            upload = self._uploads.pop(key, None)
-        if upload is not None:
-            upload.path.unlink(missing_ok=True)
+            self._uploads.pop(key, None)
+        for path in self.folder.path.glob(f"upload-{key}*"):
+            path.unlink(missing_ok=True)
 
     # Plans and jobs.
 
-    def plan(self, picture: Picture, request: Request) -> Plan:
-        """Plan a request within the rules of the server.
+    def plan(self, upload: Upload, request: Request) -> Plan:
+        """Plan a request for a picture and its marks, within the rules of the server.
 
         Raises:
             PristinaError: The request is refused, or does not suit the picture.
         """
+        names: dict[str, Any] = {field: mark.name for field, mark in upload.marks.items()}
+        paths: dict[str, Any] = {field: str(mark.path) for field, mark in upload.marks.items()}
         try:
-            check_request(request)
-            made = plan_request(picture, request, load=self.weights)
+            check_request(request, names)
+            picture, asked = upload.read(self.limits), replace(request, **paths)
+            made = plan_request(picture, asked, load=self.weights, look=self.looks)
         except (MemoryError, RuntimeError) as error:
             raise InputError(_memory_sentence(error)) from error
+        made = replace(made, request=replace(made.request, **names))
         check_plan(made, self.limits)
         return made
 
@@ -204,13 +234,19 @@ class Jobs:
             state = read_state(start.folder)
             if state is None:
                 raise InputError("That job has no state from which it could go on.")
-        made = self.plan(upload.read(self.limits), request)
+        made = self.plan(upload, request)
         key = secrets.token_urlsafe(18)
         folder = self.folder.path / f"job-{key}"
         folder.mkdir(mode=0o700)
         os.link(upload.path, folder / "source")
-        own = Upload(key, upload.name, folder / "source", upload.size, upload.format)
-        job = Job(key, made.request, own, folder, made.notes, made, state)
+        marks = {}
+        for field, mark in upload.marks.items():
+            marks[field] = Mark(folder / field, mark.name)
+            os.link(mark.path, marks[field].path)
+        own = Upload(key, upload.name, folder / "source", upload.size, upload.format, marks)
+        # What waits is kept small: a plan that holds a mask is made again in its turn.
+        kept = made if made.filling is None and made.protected is None else None
+        job = Job(key, made.request, own, folder, made.notes, kept, state)
         with self._change:
             self._jobs[key] = job
             self._waiting.append(job)
@@ -262,15 +298,11 @@ class Jobs:
         own = suffix_of(job.upload.format)
         suffix = suffix or own
         check_quality(quality)
-        alone = job.planned.method == "nothing" and quality is None
-        if alone and FORMATS.get(suffix) == job.upload.format:
+        if job.left_alone and quality is None and FORMATS.get(suffix) == job.upload.format:
             return job.upload.path
         path = job.folder / f"result-{quality or 0}{suffix}"
         if not path.exists():
-            content = read_picture(job.folder).encode(f"picture{suffix}", quality)
-            beside = job.folder / f"{secrets.token_hex(4)}.part"
-            beside.write_bytes(content)
-            beside.replace(path)
+            atomically(path, read_picture(job.folder).encode(f"picture{suffix}", quality))
         return path
 
     def close(self) -> None:
@@ -340,8 +372,7 @@ class Jobs:
     def _restore(self, job: Job, limit_s: float) -> None:
         """Restore the picture of a job, and write what came out."""
         picture = job.upload.read(self.limits)
-        made = job.plan
-        assert made is not None
+        made = job.plan or replace(self.plan(job.upload, job.planned), notes=job.plan_notes)
         shown = 0.0
 
         def on_step(event: StepEvent) -> None:
@@ -365,6 +396,7 @@ class Jobs:
         if job.deleted.is_set():
             raise Abandoned
         job.notes, job.stopped, job.drawings = tuple(notes), str(first), tuple(drawings)
+        job.left_alone = first.reason is StopReason.LEFT_ALONE
         job.may_go_on = (job.folder / "state.pickle").exists()
         job.cost = dict(done.record()["result"]["cost"])
 

@@ -40,7 +40,8 @@ def write_outcome(folder: Path, before: Picture, done: Restored) -> list[str]:
         done: Restored picture.
 
     Returns:
-        Names of the drawings: ``change``, ``kernel``, ``mask``, ``spread``, ``sample-1``, ...
+        Names of the drawings: ``filled``, ``change``, ``kernel``, ``mask``, ``spread``,
+        ``sample-1``, ...; ``filled`` has the size of the picture, the others are small.
     """
     (folder / "picture.pickle").write_bytes(pickle.dumps(done.picture))
     (folder / "record.json").write_text(json.dumps(public_record(done), allow_nan=False))
@@ -103,6 +104,8 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def _drawings(before: Picture, done: Restored) -> Any:
     """Yield the names and images of what can be drawn of a result."""
     after, fit = done.picture, done.plan.fit
+    if done.plan.filling is not None:
+        yield "filled", _image(done.plan.filling.holes.cpu())
     if before.size == after.size and done.result.method != "nothing":
         change = _small((after.pixels - before.visible).abs().mean(0, keepdim=True), 1000)
         yield "change", _image(_stretched(change))

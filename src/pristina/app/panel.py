@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
+from pristina.app.elements import slider
 from pristina.app.outcome import suffix_of
 from pristina.app.words import (
     command_line,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pristina.app.session import Item, Session
 
 CAPTIONS = {
+    "filled": "What was filled in (white).",
     "change": "Where something was changed: the lighter, the more.",
     "kernel": "The blur that was found: how one point was smeared.",
     "mask": "The pixels that were there (white) and missing (black).",
@@ -73,26 +75,29 @@ class Panel:
             _paragraph(plan_words(plan))
             if item.estimate is not None and plan.entry.name != "nothing":
                 _paragraph(cost_words(plan, item.estimate))
-            self._strength(item)
+            if plan.entry.name != "nothing":
+                self._strength()
             for note in plan.notes:
                 _paragraph(note).classes("hint")
+        self._places()
 
-    def _strength(self, item: Item) -> None:
-        """Draw the slider of the strength, where auto has chosen a method that has one."""
-        plan = item.plan
-        if plan is None or plan.entry.name != "indi" or self.session.choices.method.value != "auto":
-            return
-        value = self.session.strength or getattr(plan.settings, "strength", 1.0)
+    def _strength(self) -> None:
+        """Draw the slider of the share of the change that is made."""
 
         def chosen() -> None:
-            self.session.strength = slider.value
+            self.session.strength = drawn.value
 
-        with ui.row().classes("w-full items-center no-wrap"):
-            ui.label("Strength")
-            slider = ui.slider(min=0.05, max=1.0, step=0.05, value=value, on_change=chosen)
-            slider.props('aria-label="Strength"')
-            percent = ui.label().classes("whitespace-nowrap w-12 text-right")
-            percent.bind_text_from(slider, "value", lambda v: f"{100 * v:.0f} %")
+        drawn = slider("Strength", self.session.strength or 1.0, 0.05, chosen)
+
+    def _places(self) -> None:
+        """Draw what chooses parts of the picture."""
+        session = self.session
+        if session.finds:
+            switch = ui.switch("Find scratches and dust by itself", value=session.scratches)
+            switch.on_value_change(lambda: session.find_scratches(bool(switch.value)))
+        word = "Done with marking" if session.marking else "Mark places with a brush"
+        button = ui.button(word, icon="brush", on_click=session.mark).props("outline")
+        button.classes("w-full")
 
     @ui.refreshable_method
     def action(self) -> None:
@@ -115,6 +120,9 @@ class Panel:
         button = ui.button(word, on_click=self.session.restore).classes("main").props("unelevated")
         if item.plan is None:
             button.disable()
+        elif item.plan.request.method == "nothing" and self.session.choices.method.value == "auto":
+            again = ui.button("Restore it all the same", on_click=self.session.insist)
+            again.props("flat").classes("w-full")
         if len(self.session.items) > 1:
             n = len(self.session.items)
             ui.button(f"Restore all {n}", on_click=self.session.restore_all).props(
@@ -150,7 +158,7 @@ class Panel:
             words.text = f"Step {job.step} of at most {job.n_steps}, about {time_words(left)} left."
 
     def _done(self, item: Item, job: Job) -> None:
-        left_alone = job.planned.method == "nothing"
+        left_alone = job.left_alone
         ui.html("Left as it is" if left_alone else "Restored", tag="h2")
         for note in job.notes:
             _paragraph(note).classes("hint")
@@ -174,7 +182,7 @@ class Panel:
         def aim() -> None:
             suffix = kind.value or own
             quality = f"&quality={JPEG_QUALITY}" if suffix in ("jpg", "jpeg") else ""
-            quality = "" if job.planned.method == "nothing" and not kind.value else quality
+            quality = "" if job.left_alone and not kind.value else quality
             button.props(f'href="/api/v1/jobs/{job.id}/result?format={suffix}{quality}" download')
 
         kind.on_value_change(aim)
@@ -236,6 +244,8 @@ class Panel:
             ui.button("Copy", on_click=lambda _, words=words: ui.clipboard.write(words)).props(
                 "flat dense"
             )
+        for field, mark in job.upload.marks.items():
+            ui.link(f"Download {mark.name}", f"/restored/{job.id}/{field}")
         ui.link("Record of this result (JSON)", f"/api/v1/jobs/{job.id}/record", new_tab=True)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from pristina.errors import InputError, PictureError, PristinaError, SizeError
+from pristina.files import digest
 from pristina.methods.index import method
 from pristina.operators.recipe import Recipe
 from pristina.priors.checkpoints.catalogue import CATALOGUE
@@ -19,6 +21,7 @@ from pristina.priors.load import load_weights, shipped
 from pristina.settings import Count, Positive, Settings
 
 if TYPE_CHECKING:
+    from pristina.image.picture import Picture
     from pristina.planning import Plan
     from pristina.request import Request
 
@@ -28,6 +31,8 @@ MAX_REQUEST_BYTES = 2**16
 """Size of the longest request that is read, as JSON text."""
 MAX_NAME = 100
 """Length to which the names of files are cut."""
+MAX_LOOKS = 24
+"""Number of things computed of pictures that are remembered."""
 
 
 class Busy(PristinaError):
@@ -64,8 +69,13 @@ class Limits(Settings):
         return int(1e6 * self.megapixels)
 
 
-def check_request(request: Request) -> None:
+def check_request(request: Request, sent: Mapping[str, str]) -> None:
     """Check that a request reads no file here, and leaves to the server what is the server's.
+
+    Args:
+        request: The request.
+        sent: Names of the files that were sent beside the picture, by field of the request; it may
+            repeat them.
 
     Raises:
         InputError: It names a file, or chooses device, threads or memory.
@@ -83,8 +93,12 @@ def check_request(request: Request) -> None:
             raise InputError(
                 f"A server takes weights by name, one of {', '.join(shipped())}; not {weights!r}."
             )
-    if request.protect is not None:
-        raise InputError("A server reads no files that a request names; leave protect out.")
+    for name in ("protect", "mask"):
+        if getattr(request, name) not in (None, sent.get(name)):
+            raise InputError(
+                f"A server reads no files that a request names; leave {name} out, and send the "
+                "file itself beside the picture."
+            )
     if request.recipe is not None and Recipe.parse(request.recipe).files:
         raise InputError("A server reads no files that an operator names; leave the file out.")
 
@@ -95,7 +109,8 @@ def check_plan(plan: Plan, limits: Limits) -> None:
     Raises:
         SizeError: The restored picture, or all samples of it, would be too large.
     """
-    for size in (plan.output_size, plan.work_size):
+    large = tuple(plan.request.scale * n for n in plan.output_size)
+    for size in (large, plan.work_size):
         pixels = size[0] * size[1] * plan.request.samples
         if pixels > limits.pixels:
             several = f"{plan.request.samples} samples of " if plan.request.samples > 1 else ""
@@ -145,6 +160,30 @@ class ResidentWeights:
             if key not in self._held:
                 self._held[key] = load_weights(kind, source, device=device)
             return self._held[key]
+
+
+class RememberedLooks:
+    """Compute once what is asked of a picture again whenever it is planned.
+
+    Its call is that of :data:`pristina.auto.Look`.
+    """
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str | None, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, picture: Picture, compute: Callable[[], Any]) -> Any:
+        key = (name, picture.sha256, digest(picture.pixels))
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        found = compute()
+        with self._lock:
+            self._held[key] = found
+            while len(self._held) > MAX_LOOKS:
+                self._held.popitem(last=False)
+        return found
 
 
 class Abandoned(Exception):

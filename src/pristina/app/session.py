@@ -8,17 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nicegui import context, ui
+from nicegui import background_tasks, context, ui
 
 from pristina.app.api import in_turn, measured
 from pristina.app.choices import Choices
-from pristina.app.elements import Comparison, DropArea
+from pristina.app.elements import Brush, Comparison, DropArea
 from pristina.app.job import Job, Upload
 from pristina.app.page import HERE, examples
 from pristina.app.panel import Panel
 from pristina.app.rules import Busy
 from pristina.errors import PristinaError
+from pristina.filling import FINDER
 from pristina.methods.index import METHODS
+from pristina.priors.load import shipped
 from pristina.request import Request
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ class Session:
         self.items: list[Item] = []
         self.item: Item | None = None
         self.strength: float | None = None
+        self.scratches = self.marking = False
+        self.finds = FINDER in shipped()
+        self.comparison: Comparison | None = None
         self.choices = Choices(self.changed)
         self.panel = Panel(self)
         self._changes = 0
@@ -157,12 +162,22 @@ class Session:
 
     @ui.refreshable_method
     def viewer(self) -> None:
-        """Draw the picture, before and after."""
+        """Draw the picture, before and after, or as it came with a brush to mark parts of it."""
+        self.comparison = None
         if self.item is None:
             return
-        height, width = self.item.upload.size
-        self.comparison = Comparison(width, height)
-        self._show()
+        upload = self.item.upload
+        if self.marking:
+            Brush(
+                upload.id,
+                upload.size,
+                on_painting=self.painting,
+                on_painted=self.make_plan,
+                on_refused=self.not_painted,
+            )
+        else:
+            self.comparison = Comparison(*reversed(upload.size))
+            self._show()
 
     @ui.refreshable_method
     def versions(self) -> None:
@@ -196,7 +211,8 @@ class Session:
 
         async def start() -> None:
             for name in chosen.value:
-                await self._submit(Request(method=name, seed=int(self.choices.seed.value or 0)))
+                seed = int(self.choices.seed.value or 0)
+                await self._submit(Request(method=name, seed=seed, scratches=self.scratches))
 
         ui.button("Restore with each of these", on_click=start).props("outline no-caps").classes(
             "w-full"
@@ -231,7 +247,7 @@ class Session:
 
     async def choose(self, item: Item) -> None:
         """Show another picture."""
-        self.item, self.strength = item, None
+        self.item, self.strength, self.marking = item, None, False
         self.strip.refresh()
         self.viewer.refresh()
         self.versions.refresh()
@@ -244,7 +260,7 @@ class Session:
             return
         self._forget(self.item)
         self.items.remove(self.item)
-        self.item = None
+        self.item, self.marking = None, False
         self.entrance.refresh()
         self.strip.refresh()
         self.viewer.refresh()
@@ -253,12 +269,25 @@ class Session:
         if self.items:
             await self.choose(self.items[0])
 
-    def changed(self) -> None:
-        """Plan again a moment after the last change."""
+    def forget_plans(self) -> None:
+        """Forget what would be done, for something else is asked for now."""
         self._changes += 1
         for item in self.items:
             item.plan = item.estimate = item.problem = None
-        self.strength = None
+
+    def painting(self) -> None:
+        """Wait for what is being painted; nothing moves on the page meanwhile."""
+        self.forget_plans()
+        self.panel.action.refresh()
+
+    async def not_painted(self, sentence: str) -> None:
+        """Say that what was painted could not be kept, and plan without it."""
+        self.tell(sentence)
+        await self.make_plan()
+
+    def changed(self) -> None:
+        """Plan again a moment after the last change."""
+        self.forget_plans()
         self.panel.refresh()
         number = self._changes
 
@@ -267,15 +296,36 @@ class Session:
             if number == self._changes:
                 await self.make_plan()
 
-        ui.timer(0, later, once=True)
+        background_tasks.create(later())  # What was changed may be drawn anew, and with it a timer.
+
+    def mark(self) -> None:
+        """Begin to mark parts of the picture, or end."""
+        self.marking = not self.marking
+        self.viewer.refresh()
+        self.panel.refresh()
+        if self.item is not None and self.item.plan is None:
+            self.changed()  # The brush is gone, and does not say any more that it was painted.
+
+    def find_scratches(self, wanted: bool) -> None:
+        """Look for scratches, or do not."""
+        self.scratches = wanted
+        self.changed()
+
+    def asked(self) -> Request:
+        """Return what is asked for pictures, whatever their plan.
+
+        Raises:
+            SettingError: A value is out of range.
+        """
+        return replace(self.choices.request(), scratches=self.scratches)
 
     def request(self, item: Item) -> Request:
-        """Return what is asked for a picture, with the strength that was chosen."""
-        asked = self.choices.request()
-        if self.strength is None or item.plan is None or asked.method != "auto":
-            return asked
-        settings = {**item.plan.request.settings, "strength": self.strength}
-        return replace(item.plan.request, settings=settings)
+        """Return what is asked for a picture: of what is planned, as much as was chosen."""
+        made = item.plan
+        whole = self.strength is None or self.strength == 1
+        if made is None or whole or made.request.method == "nothing":
+            return self.asked()
+        return replace(made.request, strength=self.strength)
 
     async def make_plan(self) -> None:
         """Say what would be done to the picture that is shown."""
@@ -284,27 +334,30 @@ class Session:
             return
         try:
             with self.jobs.short():
-                asked = self.choices.request()
-                item.plan = await in_turn(self.jobs, self._planned, item.upload, asked)
-                self.panel.refresh()
-                item.estimate = await measured(self.jobs, item.plan)
+                made = await in_turn(self.jobs, self.jobs.plan, item.upload, self.asked())
+                if number == self._changes:
+                    item.plan = made
+                    self.panel.refresh()
+                    item.estimate = await measured(self.jobs, made)
         except PristinaError as error:
-            item.problem = str(error)
+            if number == self._changes:
+                item.problem = str(error)
         if number == self._changes:
             self.panel.refresh()
-
-    def _planned(self, upload: Upload, request: Request) -> Plan:
-        return self.jobs.plan(upload.read(self.jobs.limits), request)
 
     async def restore(self) -> None:
         """Restore the picture that is shown."""
         if self.item is not None:
             await self._submit(self.request(self.item))
 
+    async def insist(self) -> None:
+        """Restore the picture that is shown although no damage is seen."""
+        await self._submit(replace(self.asked(), strength=1.0))
+
     async def restore_all(self) -> None:
         """Restore all pictures, each as it needs."""
         for item in list(self.items):
-            await self._submit(self.choices.request(), item)
+            await self._submit(self.request(item) if item is self.item else self.asked(), item)
 
     async def go_on(self, request: Request) -> None:
         """Go on from where the version that is shown has stopped."""
@@ -344,12 +397,15 @@ class Session:
     def _refresh_results(self) -> None:
         self.versions.refresh()
         self.panel.refresh()
+        if self.marking and self.item is not None and self.item.shown is not None:
+            self.marking = False
+            self.viewer.refresh()
         self._show()
 
     def _show(self) -> None:
         """Show the picture, and the version of it, or its intermediate picture."""
         item = self.item
-        if item is None:
+        if item is None or self.comparison is None:
             return
         before, job = f"/pictures/{item.upload.id}", item.shown
         if job is not None and job.state == "done":

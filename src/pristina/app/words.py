@@ -36,14 +36,19 @@ def damage_words(statistics: ImageStatistics) -> list[str]:
 
 def plan_words(plan: Plan) -> str:
     """Say in a sentence what a plan will do."""
+    filled = ""
+    if plan.filling is not None:
+        found = plan.filling.found
+        filled = f"{'Scratches and dust' if found else 'The marked places'} will be filled in. "
     if plan.entry.name == "nothing":
-        return "The picture will be left as it is."
+        return f"{filled}The {'rest' if filled else 'picture'} will be left as it is."
     n = plan.calls.forward
     passes = "" if not n else ", in one pass" if n == 1 else f", in at most {n} passes"
     if plan.entry.name == "indi":
         trained = f" The network has learnt from {plan.prior.domain}."
-        return f"The damage will be removed by the network “{plan.weights_name}”{passes}.{trained}"
-    return f"Method {plan.entry.name} will {plan.entry.title}{passes}."
+        name = plan.weights_name
+        return f"{filled}The damage will be removed by the network “{name}”{passes}.{trained}"
+    return f"{filled}Method {plan.entry.name} will {plan.entry.title}{passes}."
 
 
 def cost_words(plan: Plan, estimate: Estimate) -> str:
@@ -75,12 +80,17 @@ def command_line(request: Request, name: str, output: str) -> str:
             words += [option, value]
     for setting, value in request.settings.items():
         words += ["--set", f"{setting}={_as_text(value)}"]
-    for option, number, default in (
+    for option, given, default in (
         ("--seed", request.seed, 0),
         ("--samples", request.samples, 1),
+        ("--strength", request.strength, None),
+        ("--grain", request.grain, 0),
+        ("--mask", request.mask, None),
+        ("--protect", request.protect, None),
     ):
-        if number != default:
-            words += [option, str(number)]
+        if given != default:
+            words += [option, str(given)]
+    words += [f"--{flag}" for flag in ("deep", "scratches") if getattr(request, flag)]
     return shlex.join(words)
 
 
@@ -94,6 +104,12 @@ def python_code(request: Request, name: str, output: str) -> str:
         "settings": dict(request.settings) or None,
         "seed": request.seed or None,
         "samples": request.samples if request.samples > 1 else None,
+        "strength": request.strength,
+        "grain": request.grain or None,
+        "mask": request.mask,
+        "protect": request.protect,
+        "deep": request.deep or None,
+        "scratches": request.scratches or None,
     }
     given = "".join(f", {k}={v!r}" for k, v in arguments.items() if v is not None)
     return (

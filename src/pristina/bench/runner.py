@@ -17,6 +17,7 @@ from pristina.metrics.perceptual import lpips
 from pristina.priors.base import Prior
 from pristina.types import StepEvent
 from pristina.work.pool import Pool
+from pristina.work.ray_pool import RayPool
 
 OnCell = Callable[[Cell, int, int], None]
 """Called with a cell, the number of finished cells and the number of all cells."""
@@ -33,6 +34,7 @@ def run_suite(
     threads: int = 0,
     device: str | torch.device = "cpu",
     compiled: bool = False,
+    cluster: str | None = None,
     on_cell: OnCell | None = None,
     on_step: OnCellStep | None = None,
 ) -> list[Outcome]:
@@ -46,6 +48,7 @@ def run_suite(
         threads: Processor threads of each process; 0 gives each of several an equal share.
         device: Device of the computation.
         compiled: Whether to compile the network of the prior first, in each process.
+        cluster: Address of a Ray cluster that runs the cells; None for this machine.
         on_cell: Called when a cell is finished.
         on_step: Called at each step of a method, if there is one process.
 
@@ -68,9 +71,9 @@ def run_suite(
         if isinstance(kept, CellResult) and kept.key == cell.key:
             done[cell.label] = kept
     waiting = [cell for cell in cells if cell.label not in done]
-    for cell, output in _pool(loaded, len(waiting), jobs, threads).map(
-        partial(_run, on_step=on_step if jobs == 1 else None), waiting
-    ):
+    pool = _pool(loaded, len(waiting), jobs, threads, cluster)
+    seen = on_step if jobs == 1 and cluster is None else None
+    for cell, output in pool.map(partial(_run, on_step=seen), waiting):
         done[cell.label] = _outcome(cell, output)
         store.put(cell.key, done[cell.label], cell.label)
         if on_cell:
@@ -78,8 +81,15 @@ def run_suite(
     return [done[cell.label] for cell in cells]
 
 
-def _pool(loaded: LoadedSuite, n_waiting: int, jobs: int, threads: int) -> Pool[LoadedSuite]:
+def _pool(
+    loaded: LoadedSuite, n_waiting: int, jobs: int, threads: int, cluster: str | None
+) -> Pool[LoadedSuite] | RayPool[LoadedSuite]:
     """Return a pool for the waiting cells, whose context is the loaded suite."""
+    if cluster is not None:
+        name = str(loaded.prior.device)
+        setup = partial(_ready, loaded.to("cpu"), name)
+        n = None if jobs == 1 else jobs
+        return RayPool(cluster, n, setup, threads=threads, gpus=0 if name == "cpu" else 1)
     workers = max(1, min(jobs, n_waiting))
     if workers == 1:
         return Pool(1, partial(_ready, loaded, None), threads)

@@ -30,6 +30,7 @@ def bench(
     methods: tuple[str, ...] = (),
     out: Path | None = None,
     jobs: int = 1,
+    ray: str | None = None,
     device: str = "auto",
     threads: int = 0,
     compile: bool = False,
@@ -61,6 +62,9 @@ def bench(
         Folder for the results; runs/bench/SUITE if not given.
     jobs
         Number of processes that run cells side by side.
+    ray
+        Address of a Ray cluster that runs the cells: HOST:PORT, auto for the one that this machine
+        belongs to, or local for this machine alone; --jobs is the number of workers then.
     device
         auto, cpu, cuda or mps.
     threads
@@ -74,7 +78,7 @@ def bench(
     from pristina.bench.report import write_reports
     from pristina.bench.runner import unused_results
     from pristina.bench.suite_file import load_suite
-    from pristina.planning import best_device
+    from pristina.device import best_device
 
     if jobs < 1 or threads < 0:
         raise SettingError(
@@ -96,6 +100,7 @@ def bench(
         "threads": threads,
         "device": best_device(device),
         "compiled": compile,
+        "cluster": ray,
     }
     outcomes = _run(chosen, out, console, options)
     page = write_reports(chosen, outcomes, out, command=shlex.join(["pristina", *sys.argv[1:]]))

@@ -20,6 +20,8 @@ EXTRAS = {
     "train": ("accelerate",),
     "bench": ("torchmetrics", "matplotlib", "skimage", "scipy", "jinja2"),
     "app": ("nicegui", "python_multipart"),
+    "video": ("av",),
+    "cluster": ("ray",),
     "perceptual": ("lpips", "torch_fidelity"),
 }
 DEFAULT_PX = 512
@@ -57,7 +59,7 @@ def doctor(
         auto (the default), cpu, cuda or mps.
     """
     from pristina.cli.show_plan import plan_lines
-    from pristina.planning import best_device
+    from pristina.device import best_device
 
     where, shape = best_device(device), parse_size(size)
     lines = []

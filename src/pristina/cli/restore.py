@@ -34,7 +34,7 @@ def restore(
     pictures: list[Path],
     /,
     *,
-    output: Annotated[Path, Parameter(alias="-o")],
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
     method: str | None = None,
     prior: str | None = None,
     operator: str | None = None,
@@ -46,13 +46,20 @@ def restore(
     grain: float | None = None,
     protect: Path | None = None,
     deep: Annotated[bool | None, Parameter(negative="")] = None,
+    mask: Path | None = None,
+    scratches: Annotated[bool | None, Parameter(negative="")] = None,
+    levels: Annotated[bool | None, Parameter(negative="")] = None,
+    scale: int | None = None,
     device: str | None = None,
     threads: int | None = None,
+    memory: str | None = None,
     quality: int | None = None,
     depth: int | None = None,
     truncated: bool = False,
     force: bool = False,
     jobs: int = 1,
+    ray: str | None = None,
+    frames: Annotated[bool, Parameter(negative="")] = False,
     record: Path | None = None,
     compare: Path | None = None,
     spread: Path | None = None,
@@ -97,10 +104,23 @@ def restore(
     deep
         Average over eight turned and mirrored copies, with a regressor (indi): eight times the
         work, a little better.
+    mask
+        Picture of the same size, white where the damaged one is missing: it is filled in there,
+        smoothly or by a method that is named and takes an operator, such as diffpir.
+    scratches
+        Look for scratches, dust, cracks and stains and fill them in; the mask that was used is
+        written beside the output.
+    levels
+        Stretch faded colours from black to white, each channel by itself.
+    scale
+        Enlarge the picture 2, 3 or 4 times after it was restored.
     device
         auto (the default), cpu, cuda or mps.
     threads
         Processor threads; torch chooses their number without it, or for 0.
+    memory
+        Memory that may be used, such as 4G or 800M, for all jobs together; half of what is free
+        without it.
     quality
         Quality of a JPEG, WebP or AVIF output, 1 to 100; without it that of a JPEG
         input of at least 90, else 95.
@@ -113,6 +133,13 @@ def restore(
         Write over files that exist.
     jobs
         Number of processes for several pictures; each loads the weights once.
+    ray
+        Address of a Ray cluster that works on several pictures: HOST:PORT, auto for the one that
+        this machine belongs to, or local for this machine alone; --jobs is the number of workers
+        then.
+    frames
+        The pictures in a folder, which have numbers in their names, are the frames of a video: each
+        goes on from the one before. A video file needs no such option.
     record
         JSON file to write all that is needed to run this again to, and what came out.
     compare
@@ -121,7 +148,7 @@ def restore(
         File to write the standard deviation of several samples to, pixel by pixel: black where they
         agree, white where they agree least.
     like
-        Earlier record that is followed exactly, in place of all options from --method to --threads.
+        Earlier record that is followed exactly, in place of all options from --method to --memory.
     server
         Address of a pristina serve that restores a single picture in place of this machine; its
         token is taken from PRISTINA_TOKEN.
@@ -130,27 +157,41 @@ def restore(
     quiet
         Print nothing but errors.
     """
+    from pristina.files import is_video
     from pristina.picture_files import FileOptions
-    from pristina.request import Request
+    from pristina.request import Request, parse_bytes
 
+    output = _output(output, pictures, operator, method)
     console = make_console(quiet=quiet and not dry_run)
     options: dict[str, Any] = {"method": method, "prior": prior, "recipe": operator}
     options |= {"preset": preset, "settings": _pairs(set_ or []) or None, "seed": seed}
     options |= {"samples": samples, "strength": strength, "grain": grain, "deep": deep}
-    options |= {"protect": None if protect is None else str(protect)}
+    files_named = {"protect": protect, "mask": mask}
+    options |= {name: None if path is None else str(path) for name, path in files_named.items()}
+    options |= {"scratches": scratches, "levels": levels, "scale": scale}
     options |= {"device": device, "threads": threads}
+    options |= {"memory_bytes": None if memory is None else parse_bytes(memory)}
     given = {name: value for name, value in options.items() if value is not None}
     request = Request(**given) if like is None else _read_record(like, given)
     _check_threads(request.threads)
     if spread is not None and request.samples < 2:
         raise SettingError("A single sample shows no spread; give --samples 2 or more.")
-    files, outputs = (
-        FileOptions(quality, depth, truncated),
-        Outputs(output, record, compare, spread),
-    )
+    files = FileOptions(quality, depth, truncated)
+    used = output.with_name(f"{output.stem}-mask.png") if request.scratches else None
+    outputs = Outputs(output, record, compare, spread, used)
+    if frames or any(map(is_video, pictures)):
+        from pristina.cli.restore_video import restore_video
+
+        outputs.check_single()
+        if len(pictures) != 1 or server or ray or jobs != 1:
+            raise SettingError(
+                "A video is restored by itself; leave out other files, --jobs, --ray and --server."
+            )
+        return restore_video(pictures[0], output, request, files, console, force=force)
     if len(pictures) == 1 and not pictures[0].is_dir() and not output.is_dir():
-        if jobs != 1:
-            raise SettingError("--jobs is for several pictures; leave it out.")
+        if jobs != 1 or ray is not None:
+            option = "--jobs" if ray is None else "--ray"
+            raise SettingError(f"{option} is for several pictures; leave it out.")
         outputs.check([pictures[0], like], request, force=force)
         if server is not None:
             from pristina.cli.restore_remote import restore_remote
@@ -166,8 +207,31 @@ def restore(
 
     outputs.check_single()
     return restore_folder(
-        pictures, output, request, files, console, jobs=jobs, force=force, dry_run=dry_run
+        pictures,
+        output,
+        request,
+        files,
+        console,
+        jobs=jobs,
+        cluster=ray,
+        force=force,
+        dry_run=dry_run,
     )
+
+
+def _output(
+    output: Path | None, pictures: list[Path], operator: str | None, method: str | None
+) -> Path:
+    """Return the output, which must be named; a slip in the operator is said before all else."""
+    if output is None:
+        raise SettingError(
+            f"Say where the result goes, as in: pristina restore {pictures[0]} -o restored.png"
+        )
+    if operator is not None and method in (None, "auto"):
+        from pristina.operators.recipe import Recipe
+
+        Recipe.parse(operator)
+    return output
 
 
 @dataclass(frozen=True)
@@ -178,13 +242,14 @@ class Outputs:
     record: Path | None = None
     compare: Path | None = None
     spread: Path | None = None
+    mask: Path | None = None
 
     def check(self, read: list[Path | None], request: Request, *, force: bool) -> None:
         """Check before any work that all can be written, and overwrite nothing unasked."""
         from pristina.files import check_outputs
         from pristina.folder import request_files
 
-        pictures = [self.output, self.compare, self.spread]
+        pictures = [self.output, self.compare, self.spread, self.mask]
         check_outputs(pictures, [self.record], inputs=[*read, *request_files(request)])
         for path in (*pictures, self.record):
             if path is not None and not force and os.path.lexists(path):
@@ -268,7 +333,20 @@ def _write(outputs: Outputs, content: bytes, before: Picture, done: Restored) ->
         grey = done.std.mean(0, keepdim=True)
         picture = Picture.from_pixels(grey / grey.max().clamp(min=1e-9))
         files[outputs.spread] = picture.encode(outputs.spread)
+    if outputs.mask is not None:
+        files[outputs.mask] = _mask(done).encode(outputs.mask)
     write_all(files)
+
+
+def _mask(done: Restored) -> Picture:
+    """Return the holes that were filled, white on black."""
+    import torch
+
+    from pristina.image.picture import Picture
+
+    filling = done.plan.filling
+    holes = torch.zeros(1, *done.plan.size) if filling is None else filling.holes
+    return Picture.from_pixels(holes)
 
 
 def _report(console: Any, done: Restored, outputs: Outputs) -> None:
@@ -311,7 +389,7 @@ def _read_record(path: Path, given: dict[str, Any]) -> Request:
     from pristina.request import Request
 
     if given:
-        names = {"recipe": "operator", "settings": "set"}
+        names = {"recipe": "operator", "settings": "set", "memory_bytes": "memory"}
         options = ", ".join(f"--{names.get(name, name)}" for name in given)
         raise SettingError(
             f"--like takes everything from {path}; leave out {options}, or edit a copy of it."

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pristina.cli.console import duration, fail, printable
 from pristina.errors import CheckpointError, MissingExtra, PictureError, PristinaError, SettingError
-from pristina.files import DiskFull
+from pristina.files import DiskFull, read_bytes
 from pristina.folder import (
+    PICTURE_SUFFIXES,
     FolderJob,
     Item,
     Listing,
@@ -43,16 +44,21 @@ def restore_folder(
     console: Any,
     *,
     jobs: int,
+    cluster: str | None = None,
     force: bool,
     dry_run: bool,
 ) -> int:
     """Restore several files and folders; return the exit code."""
     if out.exists() and not out.is_dir():
         raise PictureError(f"{out} is a file; several pictures are written into a folder.")
+    if not out.exists() and out.suffix.lower() in PICTURE_SUFFIXES:
+        raise PictureError(
+            f"{out} looks like a file; several pictures are written into a folder: give its name."
+        )
     if jobs < 1:
         raise SettingError(f"--jobs must be at least 1, not {jobs}.")
     job = FolderJob(out, request, options)
-    job.check()
+    job.check(here=cluster is None)
     listing = collect(inputs, out)
     todo = survey(job, listing.items, force=force)
     report = Report(console, listing, out, len(todo))
@@ -60,15 +66,18 @@ def restore_folder(
         return _print_plans(job, todo, report)
     try:
         with job.manifest.locked(), report.bar:
-            _restore(job, todo, jobs, report)
+            _restore(job, todo, jobs, cluster, report)
     except KeyboardInterrupt:
         report.interrupted = True
     return report.summary()
 
 
-def _restore(job: FolderJob, todo: Sequence[Item], jobs: int, report: Report) -> None:
+def _restore(
+    job: FolderJob, todo: Sequence[Item], jobs: int, cluster: str | None, report: Report
+) -> None:
     """Restore pictures until all are done or the disk is full."""
-    for item, outcome in restore_items(job, todo, jobs=jobs, on_step=report.on_step):
+    outcomes = restore_items(job, todo, jobs=jobs, cluster=cluster, on_step=report.on_step)
+    for item, outcome in outcomes:
         if isinstance(outcome, Outcome):
             report.done(outcome)
             continue
@@ -85,7 +94,7 @@ def _print_plans(job: FolderJob, todo: Sequence[Item], report: Report) -> int:
     worker, seconds, costs, n = Worker(), 0.0, dict[Any, float](), 0
     for item in todo:
         try:
-            *_, plan = plan_item(job, worker, item)
+            *_, plan = plan_item(job, worker, item, read_bytes(item.source))
         except AT_FAULT:
             raise
         except Exception as error:
@@ -162,9 +171,8 @@ class Report:
 
     def failed(self, item: Item, error: Exception) -> None:
         """Tell of a picture that could not be done."""
-        text = _why(item, error)
-        self.failures.append(text)
-        self._end(f"failed: {text}")
+        self.failures.append(_why(item, error))
+        self._end(f"failed: {item.source}")
 
     def _end(self, text: str) -> None:
         self.ended += 1

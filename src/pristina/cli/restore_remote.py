@@ -32,7 +32,7 @@ def restore_remote(
         url: Address of the server; a token is taken from the variable ``PRISTINA_TOKEN``.
         picture: Damaged picture.
         outputs: Files to be written, which have been checked.
-        request: What is asked for; a server chooses device and threads itself.
+        request: What is asked for; a server chooses device, threads and memory itself.
         files: How the picture is written.
         console: Where progress and notes go.
         dry_run: Whether only the plan is printed.
@@ -45,7 +45,7 @@ def restore_remote(
     if files.depth is not None or files.truncated:
         raise SettingError("--depth and --truncated are not for --server; leave them out.")
     client = Client(url, os.environ.get("PRISTINA_TOKEN"))
-    asked = replace(request, threads=0, device="auto").to_json()
+    asked = replace(request, threads=0, device="auto", memory_bytes=None).to_json()
     if dry_run:
         plan = client.plan(picture, **asked)
         print(f"method: {plan['method']} ({plan['title']}), weights: {plan['weights']}")
@@ -67,7 +67,11 @@ def restore_remote(
     done = client.restore(picture, format=suffix, quality=files.quality, on_event=on_event, **asked)
     written = {outputs.output: done.content}
     if outputs.record is not None:
-        written[outputs.record] = json_bytes(done.record)
+        named = {"mask": request.mask, "protect": request.protect}  # Where they lie here.
+        asked_for = {**done.record["request"], **named}
+        written[outputs.record] = json_bytes({**done.record, "request": asked_for})
+    if outputs.mask is not None and done.filled is not None:
+        written[outputs.mask] = done.filled
     write_all(written)
     for note in done.record["notes"]:
         console.print(f"note: {printable(note)}")

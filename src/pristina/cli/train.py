@@ -322,3 +322,41 @@ def kernel_prior(
     from pristina.training.kernel_prior import KernelTraining, train_kernel_prior
 
     train_kernel_prior(out, KernelTraining(size_px=size), schedule, resume=run.state)
+
+
+@app.command
+def scratches(
+    *,
+    data: list[Path],
+    out: Path,
+    size: int = 128,
+    channels: tuple[int, ...] = (24, 48, 96),
+    layers: int = 1,
+    share: Shares = None,
+    run: AnyRun = Run(),
+) -> None:
+    """Train the network that finds dust, scratches, cracks, tears and stains.
+
+    They are drawn on the fly.
+
+    Parameters
+    ----------
+    data
+        Folder of clean photographs; may be repeated. Some of the first are set aside for the
+        held-out figures.
+    out
+        NAME.safetensors.
+    size
+        Side of the training crops, in pixels.
+    channels
+        Widths of the network, from fine to coarse.
+    layers
+        Residual blocks on each level.
+    share
+        PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
+    """
+    schedule = run.schedule(out)
+    from pristina.training.scratches import ScratchTraining, train_scratches
+
+    settings = ScratchTraining(size_px=size, channels=channels, layers=layers)
+    train_scratches(data, out, settings, schedule, weights=parse_shares(share), resume=run.state)

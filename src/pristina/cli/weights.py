@@ -132,13 +132,15 @@ def check(
     size = f"multiples of {rule.multiple} px, trained at {rule.native} px"
     if rule.fixed:
         size = f"{rule.native} px only"
-    elif kind in ("direct", "conditional"):
+    elif kind in ("direct", "conditional", "scratches"):
         size = "any"
-    parameters = sum(p.numel() for p in prior.parameters())
+    parameters = getattr(prior, "n_parameters", 0) or sum(p.numel() for p in prior.parameters())
+    scale = getattr(prior, "scale", 1)
     rows = {
         "domain": prior.domain,
         "kind": LOADERS[kind].what,
         "sizes": f"{size}; {prior.channels} channels",
+        "enlarges": f"{scale} times" if scale > 1 else "",
         "parameters": f"{parameters / 1e6:.1f} million",
         **prior.source,
     }
@@ -192,3 +194,23 @@ def convert(
         f"; {origin['attention']}, by {origin['decided']}" if origin.get("attention") else ""
     )
     print(f"{printable(out)}: from {origin['layout']}, {spec.domain}{attention}")
+
+
+@app.command
+def export(source: str, out: Path) -> None:
+    """Write a regressor as an ONNX file, for other programs.
+
+    It takes pictures (n, 3, height, width) in [0, 1], whose sides are multiples of what is printed,
+    and restores them in one call.
+
+    Parameters
+    ----------
+    source
+        Shipped name or weight file of a regressor (kind indi).
+    out
+        NAME.onnx.
+    """
+    from pristina.priors.export import export_onnx
+
+    multiple = export_onnx(source, out)
+    print(f"{printable(out)}: pictures in [0, 1], both sides a multiple of {multiple} px")

@@ -215,7 +215,7 @@ def blockiness(x: Images, block: int = 8) -> PerImage:
         raise SizeError(
             f"Blockiness needs more than {block} px a side, not {x.shape[-1]} x {x.shape[-2]}."
         )
-    across, down = _steps(x, block), _steps(x.transpose(-1, -2), block)
+    across, down = (_at_borders(_steps(x, dim), block) for dim in (-1, -2))
     # An image without any step has no blocks either.
     return (across[0] + down[0] + 1e-6) / (across[1] + down[1] + 1e-6)
 
@@ -233,8 +233,9 @@ def blockiness_anywhere(x: Images, block: int = 8) -> PerImage:
     if min(x.shape[-2:]) < 2 * block:
         return blockiness(x, block)
     best = []
-    for y in (x, x.transpose(-1, -2)):
-        grids = [torch.stack(_steps(y[..., k:], block)) for k in range(block)]
+    for dim in (-1, -2):
+        steps = _steps(x, dim)
+        grids = [torch.stack(_at_borders(steps[:, k:], block)) for k in range(block)]
         at_border, elsewhere = torch.stack(grids, 1)  # Each (block, B).
         k = at_border.argmax(0, keepdim=True)
         best.append((at_border.gather(0, k)[0], elsewhere.gather(0, k)[0]))
@@ -257,7 +258,9 @@ def _local_detail(y: Tensor, octaves: int = 0) -> Tensor:
 
     The squares have 32 px a side, before averaging over ``octaves``.
     """
-    y, side = F.avg_pool2d(y, 2**octaves) * 2**octaves, 16 >> octaves
+    side = 16 >> octaves
+    if octaves:
+        y = F.avg_pool2d(y, 2**octaves) * 2**octaves
     height, width = (n // (2 * side) * 2 * side for n in y.shape[-2:])
     detail = _diagonal_detail(y[..., :height, :width])
     return F.avg_pool2d(detail.square(), side).sqrt().flatten(2)
@@ -284,8 +287,12 @@ def _differences(y: Tensor) -> Tensor:
     return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
 
 
-def _steps(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Compute the mean difference of horizontal neighbours at block borders and elsewhere, (B,)."""
-    steps = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2))
-    at_border = torch.arange(steps.shape[1], device=x.device) % block == block - 1
+def _steps(x: Tensor, dim: int) -> Tensor:
+    """Compute the mean difference of neighbours along dimension -1 or -2 at each place, (B, n)."""
+    return x.diff(dim=dim).abs_().mean((1, -3 - dim))
+
+
+def _at_borders(steps: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Compute the mean of steps, (B, n), at block borders and elsewhere, each (B,)."""
+    at_border = torch.arange(steps.shape[1], device=steps.device) % block == block - 1
     return steps[:, at_border].mean(1), steps[:, ~at_border].mean(1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pristina.errors import OperatorError, SettingError
+from pristina.errors import OperatorError, SettingError, did_you_mean
 from pristina.operators.base import Compose, Operator
 from pristina.operators.index import OPERATORS, OperatorEntry
 from pristina.operators.noise import Noise, white_noise_sigma
@@ -61,6 +61,7 @@ class Word:
         if name not in OPERATORS:
             raise OperatorError(
                 f"There is no operator {name!r}; the words are {', '.join(OPERATORS)}."
+                f"{did_you_mean(name, OPERATORS)}"
             )
         word = cls(name, tuple(_arguments(name, rest)))
         given = dict(word.arguments)

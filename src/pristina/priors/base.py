@@ -6,12 +6,13 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pristina.errors import InputError, SizeError
+from pristina.image.tile import Portions, in_portions
 from pristina.priors.schedule import alpha_bar_at, eps_from_x0, linear_alpha_bar
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class BasePrior(nn.Module):
 
     Attributes:
         n_calls: Number of network calls so far; a batch of B images counts B times.
+        portions: How much goes through the network at once.
         source: Origin of the weights for records (file, sha256, layout); empty if there is none.
         spec: Header of the weight file; None if the prior was not read from a file.
     """
@@ -94,6 +96,7 @@ class BasePrior(nn.Module):
         self.channels = channels
         self.size_rule = size_rule or SizeRule()
         self.n_calls = 0
+        self.portions = Portions()
         self.source: dict[str, str] = {}
         self.spec: NetworkSpec | None = None
         self.register_buffer("_marker", torch.empty(0), persistent=False)
@@ -105,15 +108,44 @@ class BasePrior(nn.Module):
 
     def counted(self: B) -> B:
         """Return a copy that shares all weights and counts its own calls, from 0."""
+        return self.limited(self.portions.pixels)
+
+    def limited(self: B, pixels: int) -> B:
+        """Return such a copy, through whose network at most ``pixels`` pixels go at once."""
+        return self._copy(Portions(pixels))
+
+    def _copy(self: B, portions: Portions) -> B:
         other = copy.copy(self)
         for name in ("_parameters", "_buffers", "_modules"):
             other.__dict__[name] = dict(self.__dict__[name])
-        other.n_calls = 0
+        for name, inner in self._modules.items():
+            if isinstance(inner, BasePrior):
+                other._modules[name] = inner._copy(portions)
+        other.n_calls, other.portions = 0, portions
         return other
 
     def calls_per_image(self, height: int, width: int) -> int:
         """Return the number of network calls that one prediction takes for one image."""
         return 1
+
+    def call(self, x: Tensor, time: Tensor) -> Tensor:
+        """Return ``self.network(x, time)``, computed in portions: the same numbers in less memory.
+
+        Images are cut into tiles if the network has a ``radius``, as those of ours have.
+
+        Args:
+            x: Images, (B, C, H, W).
+            time: Time of each, (B,).
+        """
+        network: Any = self.network
+
+        def whole(images: Tensor, rows: slice) -> Tensor:
+            out = network(images, time[rows])
+            found: Tensor = out if isinstance(out, Tensor) else out.sample
+            return found
+
+        radius, multiple = (getattr(network, name, None) for name in ("radius", "multiple"))
+        return in_portions(whole, x, self.portions, halo=radius, multiple=multiple or 1)
 
     def _count(self, images: Tensor) -> None:
         self.n_calls += len(images) * self.calls_per_image(images.shape[-2], images.shape[-1])

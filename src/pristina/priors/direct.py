@@ -65,7 +65,7 @@ def noise_scale(noise: PathNoise, eps: float, t: Tensor) -> Tensor:
     return {"none": 0 * t, "constant": eps * t, "brownian": eps * t.sqrt()}[noise]
 
 
-class _Padded:
+class Padded:
     """Padding of images to a multiple of the network's stride, and cropping of its output."""
 
     def __init__(self, x: Tensor, multiple: int):
@@ -161,9 +161,9 @@ class DirectNetwork(DirectPrior):
         self.dtype = dtype
 
     def regress(self, x_t: Tensor, t: Tensor) -> Tensor:
-        padded = _Padded(x_t, self.network.multiple)
+        padded = Padded(x_t, self.network.multiple)
         with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = regress(self.network, padded(to_signed(x_t)), t)
+            out = regress(self.call, padded(to_signed(x_t)), t)
         return to_unit(padded.crop(out).to(x_t.dtype))
 
 
@@ -241,7 +241,7 @@ class ConditionalNetwork(ConditionalPrior):
         self.dtype = dtype
 
     def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor) -> Tensor:
-        padded = _Padded(x_t, self.network.multiple)
+        padded = Padded(x_t, self.network.multiple)
         with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = denoise(self.network, padded(x_t), t, padded(condition))
+            out = denoise(self.call, padded(x_t), t, padded(condition))
         return padded.crop(out).to(x_t.dtype)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pristina.errors import CheckpointError
+from pristina.errors import CheckpointError, did_you_mean
 from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.checkpoints.catalogue import CATALOGUE
 from pristina.priors.checkpoints.detect import open_checkpoint
@@ -37,9 +37,12 @@ from pristina.priors.direct import (
     DirectPrior,
 )
 from pristina.priors.network import ImageNetwork, build_network, fast_dtype
+from pristina.priors.onnx_model import SUFFIX, OnnxRegressor
+from pristina.priors.residual import ResidualUNet
+from pristina.priors.scratches import ScratchFinder
 from pristina.priors.unet import flow_prior
 
-Kind = Literal["diffusion", "direct", "conditional", "kernels", "none"]
+Kind = Literal["diffusion", "direct", "conditional", "kernels", "scratches", "none"]
 """Kinds of weights that a method needs."""
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -77,6 +80,7 @@ def find_weights(source: str | Path) -> Path:
     raise CheckpointError(
         f"{printable(name, 300)} is neither a file or folder, nor one of the shipped weights "
         f"({', '.join(ours) or 'none'}), nor a name in the catalogue (see: pristina weights list)."
+        f"{did_you_mean(name, [*ours, *CATALOGUE])}"
     )
 
 
@@ -110,6 +114,14 @@ def _build_conditional(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) 
     return ConditionalNetwork(_fill_network(spec, tensors), domain=spec.domain, dtype=dtype)
 
 
+def _build_scratches(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> ScratchFinder:
+    _need(spec, "mask")
+    network = _fill_network(spec, tensors)
+    if not isinstance(network, ResidualUNet):
+        raise CheckpointError("A finder of scratches is a residual U-Net; this network is another.")
+    return ScratchFinder(network, domain=spec.domain, dtype=dtype)
+
+
 def _need(spec: NetworkSpec, predicts: str) -> None:
     if spec.predicts != predicts:
         raise CheckpointError(
@@ -129,6 +141,8 @@ def _fill_network(spec: NetworkSpec, tensors: Tensors) -> ImageNetwork:
 
 def try_images(prior: BasePrior, x: Tensor) -> Tensor:
     """Call a prior of any kind once, on images (B, C, H, W), for a trial or a measurement."""
+    if isinstance(prior, ScratchFinder):
+        return prior.predict(x).expand_as(x)
     t = 0.5 if isinstance(prior, DirectPrior) else 500.5
     condition = (x,) if isinstance(prior, ConditionalPrior) else ()
     found = prior.predict(x, t, *condition)  # type: ignore[operator]
@@ -159,6 +173,7 @@ LOADERS: dict[str, Loader] = {
         "a conditional diffusion network", "conditional", ConditionalPrior, _build_conditional
     ),
     "kernels": Loader("a prior of blur kernels", "kernel-prior", Prior, _build_kernels),
+    "scratches": Loader("a finder of scratches", "scratches", ScratchFinder, _build_scratches),
 }
 
 
@@ -170,11 +185,15 @@ def kind_of(source: Any) -> Kind:
     Raises:
         CheckpointError: It means nothing, or its header is damaged.
     """
-    if isinstance(source, DirectPrior | ConditionalPrior):
-        return "direct" if isinstance(source, DirectPrior) else "conditional"
+    for kind in ("direct", "conditional", "scratches"):
+        if isinstance(source, LOADERS[kind].type):
+            return kind
     if isinstance(source, nn.Module):
         return "diffusion"
-    spec = describe_file(find_weights(source))
+    path = find_weights(source)
+    if path.suffix.lower() == SUFFIX:
+        return "direct"
+    spec = describe_file(path)
     kinds: dict[str, Any] = {loader.header: kind for kind, loader in LOADERS.items()}
     return "diffusion" if spec is None else kinds[spec.kind]
 
@@ -190,7 +209,8 @@ def load_weights(
     """Load weights of the kind that a method needs; nothing is downloaded.
 
     Args:
-        kind: Kind of weights: ``diffusion``, ``direct``, ``conditional``, ``kernels`` or ``none``.
+        kind: Kind of weights: ``diffusion``, ``direct``, ``conditional``, ``kernels``,
+            ``scratches`` or ``none``.
         source: Shipped name, path, fetched name, or weights that are loaded already, which are
             passed through.
         device: Device on which they are to compute.
@@ -215,6 +235,14 @@ def load_weights(
             )
         return source.to(device)
     path = find_weights(source)
+    if path.suffix.lower() == SUFFIX:
+        if kind != "direct" or options != LoadOptions():
+            raise CheckpointError(
+                f"{path} is a network from image to image: it goes with the method indi, "
+                "and with no options."
+            )
+        with explained(path):
+            return OnnxRegressor(path, device).to(device)
     with explained(path):
         prior = _read(path, kind, dtype or fast_dtype(device), options)
         check_runs(prior)

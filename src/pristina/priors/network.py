@@ -12,14 +12,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pristina.image.tile import in_tiles
 from pristina.priors.residual import ResidualUNet
-
-TILE_PX = 1536
-"""Longest side that is computed at once, which needs about 2 GB.
-
-Larger images are computed in tiles of about this side: the same numbers, a third more work.
-"""
 
 
 class PixelNorm(nn.Module):
@@ -40,10 +33,11 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise features, (B, channels, H, W)."""
-        last = x.movedim(1, -1)  # contiguous for channels-last images
+        """Normalise features, (B, channels, H, W), or (B, channels, N) in an attention."""
+        end = x.ndim - 1  # The export to ONNX takes no negative axis.
+        last = x.movedim(1, end)  # contiguous for channels-last images
         return F.layer_norm(last, self.weight.shape, self.weight, self.bias, self.eps).movedim(
-            -1, 1
+            end, 1
         )
 
 
@@ -105,7 +99,7 @@ class PatchUNet(nn.Module):
         return int(self.patch * ((2**levels - 1) * (4 * blocks + 6) + 3))
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """Compute the output of the network, in tiles where the image is large.
+        """Compute the output of the network.
 
         Args:
             x: Images, (B, inputs, H, W).
@@ -117,17 +111,6 @@ class PatchUNet(nn.Module):
         """
         if label is None and self.settings["labels"]:
             label = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        if self.radius is None:
-            return self._whole(x, time, label)
-        return in_tiles(
-            lambda tile: self._whole(tile, time, label),
-            x,
-            side=TILE_PX,
-            halo=self.radius,
-            multiple=self.multiple,
-        )
-
-    def _whole(self, x: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
         x = F.pixel_unshuffle(x, self.patch)
         return F.pixel_shuffle(self.unet(x, 1000 * time, class_labels=label).sample, self.patch)
 

@@ -21,11 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pristina.image.tile import in_tiles
-
-TILE_PX = 1536
-"""Longest side that is computed at once; larger images are computed in tiles of this side."""
-
 
 class ResidualBlock(nn.Module):
     """Add to its input two 3 x 3 convolutions with an absolute value between them.
@@ -110,7 +105,7 @@ class ResidualUNet(nn.Module):
         return int(self.patch * (cells + 1))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Compute the addition to an image, in tiles where the image is large.
+        """Compute the addition to an image.
 
         Args:
             x: Images on InDI's path, (B, inputs, H, W), pixels in [-1, 1].
@@ -119,15 +114,6 @@ class ResidualUNet(nn.Module):
         Returns:
             What the network predicts, (B, outputs, H, W).
         """
-        return in_tiles(
-            lambda tile: self._whole(tile, time),
-            x,
-            side=TILE_PX,
-            halo=self.radius,
-            multiple=self.multiple,
-        )
-
-    def _whole(self, x: Tensor, time: Tensor) -> Tensor:
         cells = F.pixel_unshuffle(x, self.patch)
         constant = time.to(cells.dtype).view(-1, 1, 1, 1).expand(-1, 1, *cells.shape[-2:])
         h = torch.cat([cells, constant], 1).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,7 @@ class UNetPrior(Prior):
 
     def _call(self, x: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out: Any = self.network(x, t)
-        out = out if isinstance(out, Tensor) else out.sample
+            out = self.call(x, t)
         return out[:, : self.channels].to(x.dtype)
 
     def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from pristina.errors import SettingError, SizeError
-from pristina.priors.base import Prior, SizeRule
+from pristina.image.tile import lean
+from pristina.priors.base import BasePrior, Prior, SizeRule
 
 
 def window_starts(side: int, window: int, overlap: float) -> list[int]:
@@ -42,6 +45,36 @@ def _mirrored(side: int, window: int) -> Tensor:
     return torch.minimum(place, max(1, 2 * side - 2) - place) if side > 1 else 0 * place
 
 
+def needs_windows(
+    prior: BasePrior | None, size: tuple[int, int], *, has_operator: bool
+) -> TypeGuard[Prior]:
+    """Return whether a diffusion prior has one size only, and images another.
+
+    A prior of aligned pictures is not applied in windows, none of which would be one: images are
+    brought to its size instead.
+
+    Args:
+        prior: The weights.
+        size: Height and width of the images in pixels.
+        has_operator: Whether there is an operator, which acts at the images' own size.
+
+    Raises:
+        SizeError: There is an operator, and the prior knows aligned pictures.
+    """
+    if not isinstance(prior, Prior) or not prior.size_rule.fixed:
+        return False
+    native = prior.size_rule.native
+    if native is None or size == (native, native):
+        return False
+    if "aligned" in prior.domain and has_operator:
+        raise SizeError(
+            f"This prior knows {prior.domain}, and with an operator it takes {native} x {native} "
+            f"px only, not {size[1]} x {size[0]}: bring the picture to that size, or use a prior "
+            "for any picture, such as photos."
+        )
+    return "aligned" not in prior.domain
+
+
 class Windowed(Prior):
     """Prior of any size from a prior of one size.
 
@@ -58,8 +91,8 @@ class Windowed(Prior):
         prior: Prior of one size.
         overlap: Least share of its side that a window shares with the next, in [0, 1) (default
             0.5).
-        batch: Largest number of windows that are predicted at once, which bounds the memory of a
-            call without gradient (default 16).
+        batch: Largest number of windows that are predicted at once (default 16); fewer where the
+            memory of the run allows no more.
         window_px: Side of a window; the size that the prior was trained at by default.
 
     Raises:
@@ -131,13 +164,14 @@ class Windowed(Prior):
         tops, lefts = (window_starts(side, window, self.overlap) for side in x.shape[-2:])
         spots = [(i, top, left) for i in range(len(x)) for top in tops for left in lefts]
         total, sum_of_weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
-        for first in range(0, len(spots), self.batch):
-            some = spots[first : first + self.batch]
+        batch = max(1, min(self.batch, self.portions.pixels // window**2))
+        for first in range(0, len(spots), batch):
+            some = spots[first : first + batch]
             cut = [(i, ..., slice(a, a + window), slice(b, b + window)) for i, a, b in some]
             images = torch.tensor([i for i, _, _ in some], device=x.device)
-            x0 = self.prior.predict_x0(
-                torch.stack([x[place] for place in cut]), t[images], alpha_bar[images]
-            )
+            predict = partial(self.prior.predict_x0, t=t[images], alpha_bar=alpha_bar[images])
+            several = len(spots) * window**2 > self.portions.pixels
+            x0 = lean(predict, several=several)(torch.stack([x[place] for place in cut]))
             for place, clean in zip(cut, x0, strict=True):
                 total[place] += weight * clean
                 sum_of_weights[place] += weight

@@ -15,7 +15,7 @@ from pristina.errors import CheckpointError
 KEY = "pristina"
 """Name under which the header stands in the metadata of a safetensors file."""
 
-KINDS = ("prior", "kernel-prior", "indi", "conditional")
+KINDS = ("prior", "kernel-prior", "indi", "conditional", "scratches")
 
 MAX_SIDE_PX = 4096
 """Largest side of training images that is believed."""
@@ -29,7 +29,8 @@ class NetworkSpec:
     """Description of a network and its use, as the header of a weight file holds it.
 
     Attributes:
-        kind: Kind of weights: ``prior``, ``kernel-prior``, ``indi`` or ``conditional``.
+        kind: Kind of weights: ``prior``, ``kernel-prior``, ``indi``, ``conditional``
+            or ``scratches``.
         network: Settings of the network: those of :class:`pristina.priors.network.PatchUNet` or
             :class:`pristina.priors.residual.ResidualUNet`; or ``unet2d`` (settings of
             ``UNet2DModel``), ``heads`` (attention heads a layer where their number is fixed, else
