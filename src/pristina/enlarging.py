@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pristina.errors import SettingError
 from pristina.image.fit import resize
-from pristina.image.picture import Picture
+from pristina.image.picture import MAX_PIXELS, Picture
 from pristina.priors.load import describe_file, find_weights
 from pristina.priors.onnx_model import SUFFIX, OnnxRegressor
 from pristina.request import Request
@@ -110,8 +110,6 @@ def plan_enlarging(
 
 def check_pixels(pixels: int, scale: int) -> None:
     """Raise :class:`SettingError` unless a picture stays readable after it was enlarged."""
-    from pristina.image.picture import MAX_PIXELS
-
     if pixels * scale**2 > MAX_PIXELS:
         raise SettingError(
             f"Enlarged {scale} times it would have {pixels * scale**2:,} pixels, more than "

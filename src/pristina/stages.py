@@ -131,9 +131,7 @@ def _with_enlarger(stages: Stages, source: Any) -> Stages:
 
 def _with_enlarging(stages: Stages, request: Request, load: Callable[..., Any]) -> Stages:
     """Load what enlarges the picture in the end."""
-    source = None
-    if stages.enlarging is not None:
-        source = request.prior
+    source = None if stages.enlarging is None else request.prior
     enlarging = plan_enlarging(request, source, stages.picture, load, best_device(request.device))
     return replace(
         stages,

@@ -42,7 +42,7 @@ from annotated_types import Interval
 
 from pristina.errors import Cancelled
 from pristina.methods.steps.chain import begin
-from pristina.methods.steps.linear import known_and_linear, proximal
+from pristina.methods.steps.linear import MIN_SIGMA, known_and_linear, proximal
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation
@@ -56,9 +56,6 @@ from pristina.priors.schedule import (
 )
 from pristina.settings import Count, Positive, Settings, Share
 from pristina.types import Draw, Generators, OnStep
-
-MIN_SIGMA = 0.001
-"""Least noise level, in [0, 1] units; without any noise the problem would be singular."""
 
 
 @dataclass(frozen=True)

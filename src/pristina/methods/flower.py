@@ -30,16 +30,13 @@ import torch
 from pristina.errors import Cancelled
 from pristina.methods.steps.chain import begin
 from pristina.methods.steps.flow import denoise
-from pristina.methods.steps.linear import known_and_linear, proximal
+from pristina.methods.steps.linear import MIN_SIGMA, known_and_linear, proximal
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.settings import Count, Settings
 from pristina.types import Draw, Generators, OnStep
-
-MIN_SIGMA = 0.001
-"""Least noise level, in [0, 1] units."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from torch import Tensor
 from pristina.errors import InputError, OperatorError
 from pristina.operators.base import Observation, Operator
 
+MIN_SIGMA = 0.001
+"""Least noise level, in [0, 1] units; without any noise the problem would be singular."""
+
 
 def proximal(
     operator: Operator,
