@@ -68,5 +68,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     from difflib import get_close_matches
 
-    near = get_close_matches(str(name), list(known), 1)
+    near = get_close_matches(str(name), list(known), 1, cutoff=0.65)
     return f" Did you mean {near[0]}?" if near else ""

@@ -117,4 +117,4 @@ def test_any_text_is_an_operator_or_one_sentence(
         sentence = recipe.at(size_px).build().describe() + "."
     except (OperatorError, SettingError) as error:
         sentence = str(error)
-    assert len(sentence) > 10 and sentence.endswith(".") and len(sentence) < 600
+    assert len(sentence) > 10 and sentence.endswith((".", "?")) and len(sentence) < 600

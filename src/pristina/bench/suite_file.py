@@ -42,7 +42,7 @@ def load_suite(source: str | Path) -> Suite:
 
     Example:
         >>> [task.name for task in load_suite("smoke").tasks]
-        ['noise25', 'jpeg10', 'x4_noise']
+        ['noise25', 'blur']
     """
     path = SUITES / f"{source}.toml" if str(source) in suite_names() else Path(source)
     if not path.is_file():

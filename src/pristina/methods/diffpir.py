@@ -154,6 +154,7 @@ def diffpir(
         See the module.
 
     Example:
+        >>> from pristina.operators.base import Operator
         >>> from pristina.priors.gaussian import GaussianPrior
         >>> y, prior = torch.full((1, 3, 8, 8), 0.6), GaussianPrior(variance=0.1)
         >>> observation = Observation(y, Operator(), known_sigma=0.05)
