@@ -1,6 +1,7 @@
 """The two commands, called as functions."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pristina.cli.measure import measure
 from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.network import PatchUNet
+from pristina.work.pool import Pool
 
 SUITE = str(Path(__file__).parent / "suite.toml")
 
@@ -73,7 +75,15 @@ def test_bench_on_ones_own_pictures_and_prior(tmp_path, weights, monkeypatch, ca
     )
 
 
-def test_other_processes_name_the_prior_as_the_suite_does(tmp_path, weights):
+def test_other_processes_name_the_prior_as_the_suite_does(tmp_path, weights, monkeypatch):
+    """A worker gets what it needs pickled; here it is unpickled in this process."""
+    real = Pool.map
+
+    def as_elsewhere(pool, function, items):
+        sent = pickle.loads(pickle.dumps((pool.setup, function, list(items))))
+        yield from real(Pool(1, sent[0]), *sent[1:])
+
+    monkeypatch.setattr(Pool, "map", as_elsewhere)
     bench(
         SUITE,
         prior=str(weights),

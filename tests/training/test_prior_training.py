@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pristina.cli import main
 from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.direct import regress
@@ -100,43 +101,29 @@ def test_killed_and_resumed_gives_the_same_weights(folder, tmp_path):
 def test_kill_9_in_a_real_process(folder, tmp_path):
     out = tmp_path / "run" / "p.safetensors"
     words = (
-        f"train prior --data {folder} --out {out} --size 16 --crop whole "
-        "--channels 16 --channels 32 --patch 2 --images 100000"
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "pristina",
-        *words.split(),
-        "--batch",
-        "8",
-        "--save-minutes",
-        "0.01",
-        "--workers",
-        "0",
-    ]
+        f"train prior --data {folder} --out {out} --size 16 --crop whole --channels 16 "
+        "--channels 32 --patch 2 --batch 8 --save-minutes 0.01 --workers 0 --images"
+    ).split()
     log = out.with_suffix(".jsonl")
-
-    def run_until(lines):
-        process = subprocess.Popen(
-            command + (["--resume"] if out.exists() else []), stdout=subprocess.DEVNULL
-        )
-        deadline = time.time() + 120
-        while time.time() < deadline and (
-            not log.exists() or len(log.read_text().splitlines()) < lines
-        ):
-            assert process.poll() is None
-            time.sleep(0.1)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-    run_until(2)
-    run_until(4)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pristina", *words, "100000"], stdout=subprocess.DEVNULL
+    )
+    deadline = time.time() + 120
+    while time.time() < deadline and (not log.exists() or len(log.read_text().splitlines()) < 2):
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = [json.loads(line) for line in log.read_text().splitlines()]
+    load_prior(out)  # what a kill leaves behind is whole
+    more = str(before[-1]["images"] + 320)
+    with pytest.raises(SystemExit) as end:
+        main([*words, more, "--resume"])
+    assert end.value.code == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     seen = [line["images"] for line in lines]
-    assert len(seen) >= 4 and seen == sorted(set(seen))
-    assert lines[-1]["loss"] < 1.3 * lines[0]["loss"]
-    load_prior(out)  # what a kill leaves behind is whole
+    assert len(seen) > len(before) and seen == sorted(set(seen))
+    assert lines[: len(before)] == before and lines[-1]["loss"] < 1.3 * lines[0]["loss"]
 
 
 def test_a_regressor_is_a_head_start(tmp_path):
