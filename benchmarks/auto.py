@@ -9,6 +9,8 @@ that its tables can be read (@80: quality 80). The truth is used to measure, nev
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +21,7 @@ from benchmarks.common import RESULTS, pairs_of, pictures_of, write
 from benchmarks.indi_tasks import RECIPES
 from benchmarks.restorers import observe
 
-from pristina import restore
+from pristina import plan, restore
 from pristina.image.picture import Picture
 from pristina.metrics import psnr
 from pristina.operators.recipe import Recipe
@@ -28,6 +30,7 @@ NOISE_AND_JPEG = ((10, 95), (10, 80), (25, 80), (25, 50))
 DAMAGE = {
     "clean": "",
     **{f"JPEG {q}": f"@{q}" for q in (95, 80, 60, 40, 20, 10)},
+    "off the grid, JPEG 40": "@40cut",
     **{f"noise {s}/255": f"noise:sigma={s / 255}" for s in (3, 5, 10, 25, 50)},
     "Gaussian blur, 1 px": "blur:sigma=1",
     "Gaussian blur, 2 px": "blur:sigma=2",
@@ -39,32 +42,56 @@ DAMAGE = {
 }
 
 
-def damage(x: torch.Tensor, recipe: str, i: int, folder: Path) -> Picture:
-    """Return picture i of (1, 3, H, W) as a user would have it."""
+CUT = (3, 5)
+"""Rows and columns that are cut from a JPEG marked with ``cut``; it then comes as another file."""
+CLOSE_DB = 0.1
+"""Gains under this size, predicted and true, count as having the same sign."""
+BEST_DB = 48.0
+"""PSNR from which two pictures count as equal, as in the training of the reader."""
+
+
+def damage(x: torch.Tensor, recipe: str, i: int, folder: Path) -> tuple[torch.Tensor, Picture]:
+    """Return picture i of (1, 3, H, W), and what a user would have of it."""
     recipe, _, quality = recipe.partition("@")
     picture = Picture.from_pixels(x[0])
     if recipe:
         case = observe(x, Recipe.parse(recipe).build(1000 + i), 1000 + i)
         picture = Picture.from_pixels(case.input[0].clamp(0, 1))
     if quality:
-        picture.to_pillow().save(folder / "damaged.jpg", quality=int(quality))
+        cut = quality.endswith("cut")
+        picture.to_pillow().save(folder / "damaged.jpg", quality=int(quality.removesuffix("cut")))
         picture = Picture.open(folder / "damaged.jpg")
-    return picture
+        if cut:
+            x = x[..., CUT[0] :, CUT[1] :]
+            picture = Picture.from_pixels(picture.pixels[:, CUT[0] :, CUT[1] :])
+    return x, picture
 
 
 def measure(name: str, pairs: Iterable[tuple[torch.Tensor, Picture]]) -> list[str]:
-    """Return the row of one kind of damage, of pairs of a clean and a damaged picture."""
-    changes, repaired, seconds = [], 0, 0.0
+    """Return the row of one kind of damage, of pairs of a clean and a damaged picture.
+
+    What ``auto`` would take is computed for every picture, so that its prediction can be compared.
+    """
+    changes, repaired, off, right = [], 0, [], 0
+    seen: Counter[str] = Counter()
     for x, picture in pairs:
-        done = restore(picture)
-        repaired += done.result.method != "nothing"
-        seconds += done.cost.seconds
-        before, after = (psnr(p.pixels[None], x) for p in (picture, done.picture))
-        same = torch.equal(done.picture.pixels, picture.pixels)
-        changes.append(0.0 if same else float(after - before))
+        takes = plan(picture).entry.name != "nothing"
+        done = restore(picture, strength=1.0)
+        assert done.plan.reading is not None
+        before, after = (float(psnr(p.pixels[None], x)) for p in (picture, done.picture))
+        changes.append(after - before if takes else 0.0)
+        if name == "clean":
+            changes[-1] = after if takes else math.inf
+        gain = min(BEST_DB, after) - min(BEST_DB, before)
+        predicted = done.plan.reading.gains[done.plan.weights_name or ""].value
+        off.append(abs(predicted - gain))
+        right += (predicted > 0) == (gain > 0) or max(abs(predicted), abs(gain)) < CLOSE_DB
+        repaired += takes
+        seen.update(list(done.plan.reading.seen))
     n = len(changes)
-    figures = (sum(changes) / n, min(changes), max(changes))
-    return [name, f"{repaired} of {n}", *(f"{v:+.2f}" for v in figures), f"{seconds / n:.1f}"]
+    figures = [f"{v:+.2f}" for v in (sum(changes) / n, min(changes), max(changes))]
+    kinds = ", ".join(f"{kind} {count}" for kind, count in seen.most_common())
+    return [name, f"{repaired} of {n}", *figures, f"{sum(off) / n:.2f}", f"{right}", kinds]
 
 
 def real_pairs(folder: Path) -> Iterator[tuple[torch.Tensor, Picture]]:
@@ -96,16 +123,18 @@ def main(
             if only and not name.startswith(only):
                 continue
             if name in DAMAGE:
-                pairs = [(x, damage(x, DAMAGE[name], i, Path(folder))) for i, x in enumerate(clean)]
+                pairs = [damage(x, DAMAGE[name], i, Path(folder)) for i, x in enumerate(clean)]
                 rows.append(measure(name, pairs))
             elif real:
                 rows.append(measure(name, real_pairs(real)))
             print(" | ".join(rows[-1]), flush=True)
     notes = (
         "Change of the PSNR against the damaged picture, in dB: mean over all pictures, worst and "
-        "best; a picture left alone counts as 0."
+        "best; a picture left alone counts as 0. For clean pictures: the PSNR, infinite if left "
+        "alone. Off: mean difference between the predicted and the true gain of the weights that "
+        "the reader thinks best, taken or not; sign: for how many pictures the sign was right."
     )
-    head = ["damage", "repaired", "mean", "worst", "best", "seconds a picture"]
+    head = ["damage", "repaired", "mean", "worst", "best", "off", "sign", "seen"]
     write(out, "auto", "What auto does", head, rows, notes)
 
 

@@ -23,6 +23,7 @@ BLUR = "blur:sigma=1.6 | noise:sigma=0.02"
 SHAKE = "motion:size=15 | noise:sigma=0.02"
 SMALL = "area:factor=4 | noise:sigma=0.02"
 HOLE = "mask:box=20 | noise:sigma=0.02"
+SOFT = "defocus:radius=3 | noise:sigma=0.004"
 FREE = "kernel:size=15 | noise:sigma=0.02"
 CASES = {
     "mmse": ("faces", NOISE, None),
@@ -40,7 +41,7 @@ CASES = {
     "gibbs_ddrm": ("faces", SHAKE, FREE),
     "blind_dps": ("faces", SHAKE, FREE),
     "indi": ("jpeg", "jpeg:quality=10", None),
-    "deblur": ("blind", "motion:size=15,seed=4 | noise:sigma=0.004", None),
+    "deblur": ("blind", SOFT, SOFT),
 }
 """Weights, damage and the form that the method is told, by method."""
 

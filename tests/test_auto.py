@@ -1,4 +1,4 @@
-"""What ``--method auto`` sees and what it chooses."""
+"""What ``--method auto`` reads in a picture and what it chooses."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,20 +11,15 @@ from skimage import data
 from torch.nn import functional as F
 
 from pristina import restore
-from pristina.auto import CAREFUL, FINENESS, FINENESS_WIDE, STRENGTH, choose, damage_seen
-from pristina.errors import SizeError
+from pristina.auto import ALL_ROUND, LEAST_DB, READER, SPECIALIST_DB, choose
+from pristina.errors import CheckpointError, SizeError
 from pristina.image.picture import Picture
-from pristina.image.statistics import (
-    ImageStatistics,
-    blockiness,
-    damage_statistics,
-    fineness,
-    noise_floor,
-    whiteness,
-)
 from pristina.metrics.fidelity import psnr
 from pristina.operators.recipe import Recipe
 from pristina.priors.gaussian import GaussianPrior
+from pristina.priors.load import load_weights
+from pristina.priors.reader import CANDIDATES, KINDS
+from pristina.reading import Range, Reading, _places, crops_of, read_damage
 from pristina.request import Request
 from pristina.seeds import generators
 from pristina.types import Draw
@@ -33,6 +28,7 @@ CLEAN = {
     name: torch.from_numpy(getattr(data, name)().copy()).permute(2, 0, 1).float() / 255
     for name in ("astronaut", "coffee", "chelsea")
 }
+FALSE = Range(-1.0, -2.0, -0.5)
 
 
 def damaged(x, recipe):
@@ -46,156 +42,124 @@ def damaged(x, recipe):
     return (255 * y[0]).round() / 255
 
 
-def seen(**changes):
-    undamaged = ImageStatistics(
-        480,
-        640,
-        None,
-        blockiness=1.0,
-        noise=0.004,
-        whiteness=0.9,
-        noise_wide=0.008,
-        whiteness_wide=0.4,
-        fineness=0.7,
-        fineness_wide=0.5,
+def read(kinds=(), gains=None, **changes):
+    """What would be read in a picture with these kinds of damage."""
+    nothing = Reading(
+        height=480,
+        width=640,
+        file_quality=None,
+        kinds={kind: 0.9 if kind in kinds else 0.1 for kind in KINDS},
+        noise=Range(10.0, 9.0, 11.0),
+        quality=Range(20.0, 15.0, 25.0),
+        blur_px=Range(1.2, 1.0, 1.4),
+        scale=Range(2.0, 1.9, 2.1),
+        gains=dict.fromkeys(CANDIDATES, FALSE) | (gains or {}),
     )
-    return replace(undamaged, **changes)
+    return replace(nothing, **changes)
 
 
-def chosen(statistics, kind="direct", prior=None):
-    request, why = choose(statistics, Request(prior=prior), kind)
+def sure(value):
+    return Range(value, 0.5 * value, 1.5 * value)
+
+
+def chosen(reading, kind="direct", **request):
+    request, why = choose(reading, Request(**request), kind)
     return SimpleNamespace(**vars(request), why=why)
+
+
+def reading_of(pixels):
+    picture = pixels if isinstance(pixels, Picture) else Picture.from_pixels(pixels)
+    return read_damage(picture, load_weights("reader", READER))
 
 
 @pytest.mark.parametrize("name", CLEAN)
 def test_clean_pictures_are_left_alone_and_damaged_ones_are_not(name):
-    x = CLEAN[name]
-    assert chosen(damage_statistics(Picture.from_pixels(x))).method == "nothing"
-    for recipe, prior in (
-        ("noise:sigma=0.06", "denoise"),
-        ("jpeg:quality=10", "jpeg"),
-        ("blur:sigma=2", "photos-blind"),
+    x = CLEAN[name][:, :300, :448]
+    assert chosen(reading_of(x)).method == "nothing"
+    for recipe, kind, prior in (
+        ("noise:sigma=0.06", "noise", "blind"),
+        ("jpeg:quality=10", "jpeg", "jpeg"),
+        ("blur:sigma=2", "blur", "blind"),
+        ("bicubic:factor=4", "enlarged", "x4"),
     ):
-        choice = chosen(damage_statistics(Picture.from_pixels(damaged(x, recipe))))
-        assert choice.method == "indi" and choice.prior == prior and prior in choice.why, recipe
+        if recipe != "bicubic:factor=4":
+            y = damaged(x, recipe)
+        else:
+            operator = Recipe.parse(recipe).build(0)
+            y = operator.initial(operator(x[None]))[0].clamp(0, 1)
+        reading = reading_of(y)
+        choice = chosen(reading)
+        assert choice.method == "indi" and kind in reading.seen, (recipe, reading)
+        assert prior in ("blind", choice.prior) and choice.prior in choice.why, recipe
 
 
-def test_noise_is_measured_where_the_picture_is_smooth():
-    flat = torch.full((1, 3, 128, 128), 0.5)
-    noise = 0.05 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    textured = flat.clone()
-    textured[..., :96] += 0.3 * torch.rand(
-        1, 3, 128, 96, generator=torch.Generator().manual_seed(1)
-    )
-    assert float(noise_floor(flat + noise)) == pytest.approx(0.045, rel=0.08)
-    assert float(noise_floor(textured)) < 1e-3
-    assert float(noise_floor(textured + noise)) == pytest.approx(
-        0.048, rel=0.1
-    )  # fewer smooth places to choose from
-
-
-def test_white_noise_is_told_from_texture():
+def test_levels_are_read():
     x = CLEAN["coffee"]
-    assert (
-        float(whiteness(damaged(x, "noise:sigma=0.04")[None]))
-        > 0.8
-        > 0.7
-        > float(whiteness(x[None]))
-    )
-    noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    assert float(whiteness(0.5 + 0.05 * noise)) == pytest.approx(1, abs=0.1)
+    noisy = reading_of(damaged(x, "noise:sigma=0.08")).noise
+    assert noisy.low < 255 * 0.08 < noisy.high and noisy.high < 2 * noisy.low
+    coarse, fine = (reading_of(damaged(x, f"jpeg:quality={q}")).quality for q in (10, 50))
+    assert coarse.value < 20 < 35 < fine.value
+    narrow, wide = (reading_of(damaged(x, f"blur:sigma={s}")).blur_px for s in (1, 3))
+    assert 0.6 < narrow.value < 1.5 < 1.8 < wide.value < 4
 
 
-def test_fine_detail_goes_with_blur():
-    x = CLEAN["astronaut"][None]
-    figures = [float(fineness(damaged(x[0], f"blur:sigma={s}")[None])) for s in (0.5, 1, 2)]
-    assert float(fineness(x)) > figures[0] > figures[1] > figures[2]
-    assert float(blockiness(x)) < 1.3
-
-
-def test_enlargement_by_four_shows_over_two_octaves_only():
-    x = CLEAN["coffee"][None]
-    reduce = Recipe.parse("bicubic:factor=4").build(0)
-    large = reduce.initial(reduce(x)).clamp(0, 1)
-    assert float(fineness(large)) > FINENESS
-    assert float(fineness(large, octaves=2)) < FINENESS_WIDE < float(fineness(x, octaves=2))
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (4, 4), (3, 7)])
+def test_a_jpeg_is_seen_wherever_its_grid_begins(top, left):
+    blocks = damaged(CLEAN["astronaut"], "jpeg:quality=20")[:, top : top + 256, left : left + 256]
+    assert "jpeg" in reading_of(blocks).seen
 
 
 @pytest.mark.parametrize(
-    ("changes", "method", "word"),
+    ("reading", "method", "prior"),
     [
-        ({}, "nothing", "left as it is"),
-        ({"noise": 0.1}, "indi", "with denoise"),
-        ({"noise": 0.03, "whiteness": 0.5}, "nothing", "left as it is"),
-        ({"noise": 0.1, "whiteness": 0.5}, "indi", "shows noise"),
-        ({"jpeg_quality": 20}, "indi", "with jpeg"),
-        ({"jpeg_quality": 85}, "indi", "with jpeg"),
-        ({"jpeg_quality": 20, "noise": 0.1}, "indi", "noise and JPEG compression"),
-        ({"jpeg_quality": 20, "noise": 0.1}, "indi", "with mixed"),
-        ({"jpeg_quality": 80, "noise_wide": 0.03, "whiteness_wide": 0.8}, "indi", "with mixed"),
-        ({"jpeg_quality": 80, "noise_wide": 0.03}, "indi", "with jpeg"),
-        (
-            {"jpeg_quality": 95, "noise": 0.1, "noise_wide": 0.03, "whiteness_wide": 0.8},
-            "indi",
-            "with mixed",
-        ),
-        ({"jpeg_quality": 95, "noise": 0.1}, "indi", "with denoise"),
-        ({"jpeg_quality": 95, "noise_wide": 0.03, "whiteness_wide": 0.8}, "nothing", "quality 95"),
-        ({"noise_wide": 0.03, "whiteness_wide": 0.8}, "nothing", "left as it is"),
-        ({"jpeg_quality": 20, "fineness": 0.2}, "indi", "with jpeg"),
-        ({"jpeg_quality": 95}, "nothing", "quality 95"),
-        ({"blockiness": 3.0}, "indi", "with jpeg"),
-        ({"fineness": 0.2}, "indi", "enlargement"),
-        ({"fineness_wide": 0.1}, "indi", "enlargement"),
-        ({"noise": 0.1, "fineness": 0.2}, "indi", "shows noise and blur"),
+        (read(), "nothing", None),
+        (read(["noise"]), "nothing", None),
+        (read(["noise"], {"blind": sure(3.0)}), "indi", "blind"),
+        (read(gains={"blind": sure(3.0)}), "indi", "blind"),
+        (read(["noise"], {"blind": sure(LEAST_DB - 0.01)}), "nothing", None),
+        (read(["noise"], {"blind": Range(1.0, -2.5, 4.5)}), "nothing", None),
+        (read(["noise"], {"blind": Range(1.0, -2.2, 4.2)}), "indi", "blind"),
+        (read(["jpeg"], {"blind": sure(1.0), "jpeg": sure(1.5)}), "indi", "jpeg"),
+        (read(["jpeg"], file_quality=85), "indi", "jpeg"),
+        (read(["jpeg"], file_quality=86), "nothing", None),
+        (read(["jpeg"], {"blind": sure(1), "jpeg": sure(0.9 + SPECIALIST_DB)}), "indi", "blind"),
+        (read(["enlarged"], {"x4": sure(1.0)}), "indi", "x4"),
     ],
 )
-def test_what_is_seen_decides(changes, method, word):
-    choice = chosen(seen(**changes))
-    assert choice.method == method and word in choice.why
+def test_the_predicted_gain_decides(reading, method, prior):
+    choice = chosen(reading)
+    assert (choice.method, choice.prior) == (method, prior)
+    if method == "nothing":
+        assert "--strength 1" in choice.why and "left as it is" in choice.why
+    else:
+        assert f"with {prior}" in choice.why and " dB" in choice.why
 
 
-def test_light_damage_is_repaired_gently():
-    soft = seen(fineness=0.2)
-    assert (
-        chosen(soft).settings == {"strength": STRENGTH}
-        and "photos-blind at strength 0.8" in chosen(soft).why
-    )
-    assert (
-        not chosen(seen(noise=0.1, fineness=0.2)).settings
-        and not chosen(seen(fineness_wide=0.1)).settings
-    )
-    assert not chosen(soft, "direct", "mine").settings  # measured for the shipped weights only
-    blurred = damaged(CLEAN["coffee"], "blur:sigma=1.5")[:, :128, :128]
-    done = restore(blurred)
-    assert done.result.record()["settings"]["strength"] == STRENGTH
-    assert torch.equal(
-        done.picture.pixels,
-        restore(blurred, method="indi", settings={"strength": STRENGTH}).picture.pixels,
-    )
+def test_what_was_seen_is_said_in_a_photographers_words():
+    assert read(["noise"]).sentences() == ["Noise of 10 (9 to 11)/255, as at ISO 3200 (90 % sure)."]
+    twice = read(["jpeg"], file_quality=92).sentences()
+    assert twice == ["Saved as JPEG at about quality 20 (15 to 25), then again at 92 (90 % sure)."]
+    assert "again" not in read(["jpeg"], file_quality=20).sentences()[0]
+    shaken = replace(read(), kinds={"noise": 0.2, "blur": 0.4, "defocus": 0.1, "shake": 0.5})
+    assert list(shaken.seen) == ["shake"] and shaken.seen["shake"] == pytest.approx(0.73)
+    assert "camera shake" in shaken.sentences()[0] and "73 % sure" in shaken.sentences()[0]
+    assert read(["enlarged"]).sentences() == ["Enlarged 2.0 (1.9 to 2.1) times (90 % sure)."]
+    left = chosen(read()).why
+    assert "None of these was seen: noise, " in left and "camera shake" in left
+    assert "no damage" not in left.lower()
 
 
-def test_one_kind_of_damage_goes_to_its_specialist():
-    blocks = damaged(CLEAN["coffee"], "jpeg:quality=8")[:, :64, :64]
-    done = restore(blocks)
-    assert done.plan.request.prior == "jpeg" and torch.equal(
-        done.picture.pixels, restore(blocks, method="indi", prior="jpeg").picture.pixels
-    )
-    assert restore(blocks, prior="photos-blind").plan.request.prior == "photos-blind"
-    assert chosen(seen(fineness=0.2)).prior == "photos-blind"
-
-
-def test_noise_is_seen_under_compression(tmp_path):
-    for name, x in CLEAN.items():
-        for pixels, prior in ((x, "jpeg"), (damaged(x, "noise:sigma=0.1"), "mixed")):
-            Picture.from_pixels(pixels).to_pillow().save(tmp_path / "a.jpg", quality=75)
-            assert chosen(damage_statistics(Picture.open(tmp_path / "a.jpg"))).prior == prior, name
+def test_a_strength_repairs_in_doubt():
+    choice = chosen(read(), strength=1.0)
+    assert (choice.method, choice.prior) == ("indi", ALL_ROUND)
 
 
 def test_the_weights_that_are_named_decide_the_method():
-    assert chosen(seen(noise=0.1), "diffusion", "faces").method == "mmse"
-    assert chosen(seen(fineness=0.2), "diffusion", "faces").method == "diip"
-    assert chosen(seen(), "diffusion", "faces").method == "nothing"
+    noise, soft = read(["noise"]), read(["blur"])
+    assert chosen(noise, "diffusion", prior="faces").method == "mmse"
+    assert chosen(soft, "diffusion", prior="faces").method == "diip"
+    assert chosen(noise, "direct", prior="denoise").prior == "denoise"
+    assert chosen(read(), "diffusion", prior="faces").method == "nothing"
     prior = GaussianPrior(variance=0.2)
     noisy = damaged(CLEAN["coffee"], "noise:sigma=0.1")[:, :64, :64]
     done = restore(noisy, prior=prior)
@@ -210,30 +174,35 @@ def test_a_picture_left_alone_costs_nothing_and_stays_the_same():
     picture = Picture.from_pixels(CLEAN["astronaut"])
     done = restore(picture)
     assert torch.equal(done.picture.pixels, picture.pixels) and done.cost.network_calls == 0
-    assert done.plan.request.method == "nothing"
+    assert done.plan.request.method == "nothing" and done.plan.record()["reading"]["width"] == 512
 
 
 @pytest.mark.parametrize("quality", [3, 10, 40, 75, 95])
 def test_the_quality_of_a_jpeg_file_is_read_from_its_tables(quality, tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path, quality=quality)
-    assert damage_statistics(Picture.open(path)).jpeg_quality == quality
+    assert reading_of(Picture.open(path)).file_quality == quality
     Image.open(path).save(tmp_path / "a.png")
     assert Picture.open(tmp_path / "a.png").jpeg_quality is None
 
 
 def test_a_picture_too_small_to_judge_is_refused():
     with pytest.raises(SizeError, match="name a method"):
-        damage_statistics(Picture.from_pixels(torch.rand(3, 20, 40)))
+        restore(torch.rand(3, 20, 40))
 
 
-@pytest.mark.parametrize(("top", "left"), [(0, 0), (4, 4), (3, 7), (1, 0)])
-def test_blocks_are_seen_wherever_their_grid_begins(top, left):
-    blocks = damaged(CLEAN["astronaut"], "jpeg:quality=10")
-    cut = Picture.from_pixels(blocks[:, top : top + 256, left : left + 256])
-    statistics = damage_statistics(cut)
-    assert statistics.blockiness > 2.0 and chosen(statistics).prior == "jpeg"
-    assert (float(blockiness(cut.pixels[None])) > 2.0) == (top == left == 0)
+@pytest.mark.parametrize("size", [(32, 33), (128, 128), (130, 1000), (1000, 700), (90, 400)])
+def test_crops_are_spread_over_the_picture_on_its_grid(size):
+    picture = Picture.from_pixels(torch.rand(3, *size))
+    crops = crops_of(picture)
+    height, width = (min(128, n) for n in size)
+    assert crops.shape[0] == 1 and 1 <= crops.shape[1] <= 8
+    assert crops.shape[2:] == (3, height, width)
+    for room, count in ((size[0] - height, 2), (size[1] - width, 4)):
+        places = _places(room, count)
+        assert all(p % 8 == 0 and 0 <= p <= room for p in places)
+        assert len(places) == len(set(places)) <= count
+    assert len(crops_of(Picture.from_pixels(torch.rand(3, 800, 900)))[0]) == 8
 
 
 def paper(x, amplitude=0.06, width=0.8):
@@ -246,13 +215,11 @@ def paper(x, amplitude=0.06, width=0.8):
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_a_second_look_finds_what_the_statistics_do_not_show(name):
+def test_the_texture_of_paper_is_seen(name):
     clean, damaged_ = (x[:, :256, 100:356] for x in (CLEAN[name], paper(CLEAN[name])))
-    assert damage_seen(damage_statistics(Picture.from_pixels(damaged_))) == []
     done = restore(damaged_)
-    assert (done.result.method, done.plan.weights_name) == ("indi", CAREFUL)
+    assert (done.result.method, done.plan.weights_name) == ("indi", "blind")
     assert psnr(done.picture.pixels[None], clean[None]) > psnr(damaged_[None], clean[None]) + 1.5
-    assert "second" not in done.notes[0] and "texture" in done.notes[0]
     alone = restore(clean)
     assert alone.result.method == "nothing" and torch.equal(alone.picture.pixels, clean)
 
@@ -267,4 +234,11 @@ def test_grey_noise_goes_to_weights_that_know_it():
         float(psnr(picture.pixels[None], x[None]) - psnr(y[None], x[None]))
         for picture in (done.picture, restore(y, method="indi", prior="denoise").picture)
     ]
-    assert done.plan.weights_name == CAREFUL and gain[0] > 6 > 3 > gain[1]
+    assert done.plan.weights_name == "blind" and gain[0] > 6 > 3 > gain[1]
+
+
+def test_weights_of_another_kind_are_refused():
+    with pytest.raises(CheckpointError, match="'reader' is needed here, as in reader"):
+        load_weights("reader", "blind")
+    with pytest.raises(CheckpointError, match="'indi' is needed here"):
+        load_weights("direct", "reader")

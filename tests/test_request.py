@@ -20,7 +20,8 @@ VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-1, 1) | st.
 @settings(deadline=None)
 @given(
     method=st.sampled_from(["bird", "diip", "indi"]),
-    prior=st.none() | st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=9),
+    prior=st.none()
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=9),
     options=st.dictionaries(st.text(max_size=5), VALUES | st.lists(VALUES, max_size=3)),
     seed=st.integers(0, 2**64 - 1),
     samples=st.integers(1, 1000),

@@ -74,7 +74,7 @@ def test_a_cut_begins_anew_and_auto_chooses_once_a_scene():
     )
     plans = {f.scene: set() for f in frames}
     for frame in restore_frames(pictures(3), Request(method="auto")):
-        plans[frame.scene].add(id(frame.done.plan.statistics))
+        plans[frame.scene].add(id(frame.done.plan.reading))
     assert len(plans[0]) == 1
     still = torch.rand(3, 16, 16)
     assert is_cut(None, still) and not is_cut(still, still + 0.05) and is_cut(still, still + 0.2)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pristina.auto import CAREFUL, Look, choose, look_afresh, second_look
+from pristina.auto import READER, Look, choose, look_afresh
 from pristina.device import best_device
 from pristina.enlarging import Enlarging
 from pristina.errors import InputError, SettingError
@@ -23,7 +23,6 @@ from pristina.filling import Filling
 from pristina.image.blend import read_mask
 from pristina.image.fit import Fit
 from pristina.image.picture import Picture
-from pristina.image.statistics import ImageStatistics, damage_statistics
 from pristina.memory import within_memory
 from pristina.methods.index import MethodEntry, method
 from pristina.methods.steps.result import Calls
@@ -34,11 +33,12 @@ from pristina.priors.base import Prior, SizeRule
 from pristina.priors.compose import PerChannel
 from pristina.priors.load import kind_of, load_weights
 from pristina.priors.windowed import Windowed, needs_windows
+from pristina.reading import Reading, check_readable, read_damage
 from pristina.request import Request, plain
 from pristina.settings import Settings
 from pristina.stages import take_apart, weights_name
 
-DEFAULT_WEIGHTS = {"diffusion": "photos", "direct": "photos-blind"}
+DEFAULT_WEIGHTS = {"diffusion": "photos", "direct": "blind"}
 """Shipped weights that a method uses when none are named, by kind."""
 SMALL_FACES = ("faces", (64, 64))
 """Shipped weights that take the place of ``photos``, and the only size of pictures for which."""
@@ -64,7 +64,7 @@ class Plan:
         enlarge: Operator from which only the size of the restored images is taken.
         known_sigma: Noise level that the method is given, in [0, 1] units.
         first_channel: Whether the method sees one channel only of a grey picture.
-        statistics: Image statistics from which the method was chosen.
+        reading: What was read in the picture, from which the method was chosen.
         protected: How far each pixel stays as it is, (1, H, W), in [0, 1]; None for not at all.
         filling: Holes that are filled before the method begins; None if there are none.
         enlarging: What enlarges the picture after the method; None if it keeps its size.
@@ -85,7 +85,7 @@ class Plan:
     enlarge: Operator | None = None
     known_sigma: float | None = None
     first_channel: bool = False
-    statistics: ImageStatistics | None = None
+    reading: Reading | None = None
     protected: Tensor | None = None
     filling: Filling | None = None
     enlarging: Enlarging | None = None
@@ -153,7 +153,7 @@ class Plan:
             "windows": self.windows,
             "pixels_at_once": self.pixels_at_once,
             "calls": asdict(self.calls),
-            "statistics": None if self.statistics is None else asdict(self.statistics),
+            "reading": None if self.reading is None else asdict(self.reading),
         }
 
 
@@ -202,7 +202,7 @@ def plan(
         memory_bytes: Memory that the run may use; None takes half of what is free.
 
     Returns:
-        The plan; nothing has been computed but the image statistics that ``auto`` needs.
+        The plan; nothing has been computed but what ``auto`` reads in the picture.
 
     Raises:
         PictureError: The file cannot be read.
@@ -288,21 +288,20 @@ def _plan_method(
         load: Function that loads weights, as :func:`~pristina.priors.load.load_weights` does.
         look: Function that computes what is asked of the picture; a server remembers it.
     """
-    notes, statistics, pixels = list[str](), None, picture.visible
+    notes, reading, pixels = list[str](), None, picture.visible
     grey = all(torch.equal(pixels[0], channel) for channel in pixels[1:])
     if request.method == "auto":
         if operator is not None or settings is not None:
             raise SettingError(
                 "An operator and settings belong to a method: name it too, for example bird."
             )
-        statistics = look("statistics", picture, lambda: damage_statistics(picture))
+        check_readable(*picture.size)
+        reader = load("reader", READER, device=best_device(request.device))
+        reading = look("reading", picture, lambda: read_damage(picture, reader))
         source = request.prior if weights is None else weights
         kind = "direct" if source is None else kind_of(source)
         named = replace(request, prior=weights_name(source))
-        request, why = choose(statistics, named, kind, grey=grey)
-        if request.method == "nothing" and source is None:
-            prior = load("direct", CAREFUL, device=best_device(named.device))
-            request, why = second_look(picture, named, prior, look) or (request, why)
+        request, why = choose(reading, named, kind)
         weights = weights if request.method != "nothing" else None
         notes.append(why)
     entry = method(request.method)
@@ -339,7 +338,7 @@ def _plan_method(
     return replace(
         made,
         first_channel=grey and (one_channel or takes_colour(made.operator)),
-        statistics=statistics,
+        reading=reading,
         protected=protected,
         notes=(*notes, *made.notes),
     )

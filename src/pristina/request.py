@@ -27,7 +27,7 @@ class Request(Settings):
     hold this value; it is JSON both ways.
 
     Attributes:
-        method: Name of a method, or ``auto``, which chooses one from the image statistics.
+        method: Name of a method, or ``auto``, which chooses one from what it reads in the picture.
         prior: Shipped name, path or hub id of the weights; None takes those that suit the method.
         recipe: Form of the degradation, as text; None when nothing is known about it.
         preset: Name of a set of settings of the method, such as ``paper``.

@@ -131,8 +131,8 @@ def restore(
     Args:
         picture: File, :class:`~pristina.image.picture.Picture`, pixels (3, H, W) in [0, 1], a
             NumPy array (H, W, 3), or a Pillow image.
-        method: Name of a method, or ``auto``, which chooses one from the image statistics; see
-            :data:`pristina.methods.index.METHODS`.
+        method: Name of a method, or ``auto``, which chooses one from what it reads in the
+            picture; see :data:`pristina.methods.index.METHODS`.
         prior: Shipped name, path, hub id, or loaded weights; None takes those that suit the method.
         operator: Form of the degradation for methods that use it, as an operator or a recipe; None
             when nothing is known. Methods that need the noise level take it from the white noise at
@@ -376,7 +376,7 @@ def _with_levels(plan: Plan, before: Tensor, after: Tensor) -> tuple[Tensor, lis
     guard = None if request.levels else plan.protected
     pixels = blend(before, after, strength=strength, grain=request.grain, protected=guard)
     if not request.levels:
-        faded = plan.statistics is not None and Levels.of(pixels).faded
+        faded = plan.reading is not None and Levels.of(pixels).faded
         return pixels, [HINT] if faded else []
     levels = Levels.of(pixels)
     stretched = levels.apply(pixels)

@@ -1,6 +1,7 @@
 """Words and forms of the page."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -86,9 +87,11 @@ def test_ranges_are_read_from_types():
     assert words == ["", "At least 0 and less than 1.", "More than 0."]
 
 
-def test_statistics_and_costs_are_said_in_words():
+def test_damage_and_costs_are_said_in_words():
     plan = pristina.plan(pristina.Picture.decode(encoded(), "in.png"))
-    assert damage_words(plan.statistics) == ["There is strong noise (grain) in it."]
+    assert damage_words(plan.reading)[0].startswith("Noise of ")
+    unseen = replace(plan.reading, kinds={"noise": 0.1})
+    assert damage_words(unseen) == ["None of the damage that is looked for was seen."]
     words = cost_words(plan, Estimate(12.4, 6 * 10**8, 12.4))
     assert words == "This takes about 12 seconds and 0.6 GB of memory here."
     assert time_words(600) == "10 minutes"

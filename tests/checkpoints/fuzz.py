@@ -25,6 +25,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tests.checkpoints.reference import Form, make_adm, make_ddpm
 
@@ -52,6 +53,8 @@ def build_bases(folder: Path) -> dict[str, Path]:
     """Write one sound checkpoint of each form."""
     from pristina.priors.checkpoints.format import save_weights
     from pristina.priors.network import PatchUNet
+    from pristina.priors.reader import ReaderNetwork
+    from pristina.priors.residual import ResidualUNet
 
     bases = {}
     for kind, more in KINDS.items():
@@ -63,6 +66,19 @@ def build_bases(folder: Path) -> dict[str, Path]:
         header = {"kind": kind, "domain": "noise", "size_px": 16, "fixed_size": False, **more}
         bases[kind] = folder / f"{kind}.safetensors"
         save_weights(bases[kind], network.state_dict(), {**header, "network": settings})
+    small = {"channels": [8, 16], "layers": 1, "patch": 2, "inputs": 3, "outputs": 1}
+    newer: dict[str, tuple[type[nn.Module], dict[str, object], str]] = {
+        "scratches": (ResidualUNet, {"architecture": "residual", **small}, "mask"),
+        "reader": (
+            ReaderNetwork,
+            {"architecture": "reader", "channels": [8, 16], "hidden": 8},
+            "damage",
+        ),
+    }
+    for kind, (network_type, settings, predicts) in newer.items():
+        header = {"kind": kind, "domain": "noise", "predicts": predicts, "network": settings}
+        bases[kind] = folder / f"{kind}.safetensors"
+        save_weights(bases[kind], network_type(settings).state_dict(), header)
     torch.manual_seed(0)
     unet = UNet2DModel(
         sample_size=16, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16,
@@ -242,9 +258,10 @@ def make_case(bases: dict[str, Path], seed: int, folder: Path) -> tuple[str, Pat
 def outcome(form: str, path: Path) -> str:
     """Load a checkpoint and call it once, and tell in a word how it ended."""
     from pristina.errors import PristinaError
-    from pristina.priors.load import load_weights
+    from pristina.priors.load import load_weights, try_images
 
-    kinds = {"indi": "direct", "conditional": "conditional", "kernel-prior": "kernels"}
+    kinds = {"indi": "direct", "kernel-prior": "kernels"}
+    kinds |= {kind: kind for kind in ("conditional", "scratches", "reader")}
     try:
         prior = load_weights(kinds.get(form, "diffusion"), path, dtype=torch.float32)
     except PristinaError as error:
@@ -260,12 +277,7 @@ def outcome(form: str, path: Path) -> str:
     x = torch.randn(1, prior.channels, px, px, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            if form == "indi":
-                found = prior.predict(x.sigmoid(), 0.5)
-            elif form == "conditional":
-                found = prior.predict(x, 300, x).x0
-            else:
-                found = prior.predict(x, 300).x0
+            found = try_images(prior, x.sigmoid())
     except Exception as error:
         return f"loads, then traceback {type(error).__name__}"
     return "runs" if bool(found.isfinite().all()) else "loads, then NaN"

@@ -72,6 +72,20 @@ def test_channels_sizes_ranges_and_types(tmp_path, shape, white, kind):
     assert torch.allclose(found, PICTURE - 0.1, atol=2e-3)
 
 
+def test_opacity_may_go_in_and_not_come_out(tmp_path):
+    ends = [
+        numpy_helper.from_array(np.array([v], np.int64), name)
+        for name, v in (("from", 0), ("to", 3), ("axis", 1))
+    ]
+    nodes = [helper.make_node("Slice", ["x", "from", "to", "axis"], ["y"])]
+    path = save(tmp_path / "a.onnx", nodes, (1, 4, "h", "w"), (1, 3, "h", "w"), ends)
+    found = load_weights("direct", path).predict(PICTURE, 1.0)
+    assert torch.allclose(found, PICTURE, atol=1e-6)
+    path = save(tmp_path / "b.onnx", nodes, (1, "c", "h", "w"), (1, 3, "h", "w"), ends)
+    with pytest.raises(CheckpointError, match="1, 3 or 4 channels are known"):
+        load_weights("direct", path)
+
+
 def test_a_network_for_pixels_up_to_255_is_recognised(tmp_path):
     """It clips at 255, as networks for 8 bits do, and smooths only there."""
     tensors = [

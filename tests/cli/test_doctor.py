@@ -83,7 +83,7 @@ def test_sizes_that_no_picture_has_are_refused(capsys):
 def test_options_without_a_method_are_those_of_auto(capsys):
     doctor(size="40x36", device="cpu")
     text = capsys.readouterr().out
-    assert "auto chooses" in text and "method: indi" in text and "size: 40 x 36 px" in text
+    assert "auto reads" in text and "method: indi" in text and "size: 40 x 36 px" in text
     doctor(method="auto", prior="photos", size="40x36", device="cpu")
     text = capsys.readouterr().out
     assert "method: diip" in text and "weights: photos" in text

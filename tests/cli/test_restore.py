@@ -417,11 +417,11 @@ def test_a_clean_picture_is_left_alone(pristina, tmp_path):
     Image.fromarray(data.astronaut()).save(clean, quality=95)
     out, record = tmp_path / "out.jpg", tmp_path / "r.json"
     text = pristina("restore", clean, "-o", out, "--record", record)
-    assert "worth repairing was seen" in text and "0 network calls" in text
+    assert "left as it is" in text and "0 network calls" in text
     assert out.read_bytes() == clean.read_bytes()
     written = json.loads(record.read_text())
     assert written["request"]["method"] == "nothing" and written["request"]["prior"] is None
-    assert written["statistics"]["jpeg_quality"] == 95
+    assert written["reading"]["file_quality"] == 95
     again = tmp_path / "again.png"
     pristina("restore", clean, "-o", again, "--like", record)
     assert np.array_equal(pixels(again), pixels(clean))

@@ -407,6 +407,7 @@ WRONG = {
     "conditional": [_direct, GaussianPrior],
     "kernels": [_direct],
     "scratches": [_direct],
+    "reader": [_direct],
 }
 
 

@@ -330,6 +330,16 @@ def spectral_cases() -> Iterator[Case]:
     yield from over(INFORMED, "diffpir", "blurred", operator=BLUR, preset="paper")
 
 
+def flow_cases() -> Iterator[Case]:
+    """List the restorations by Flower, PnP-Flow and Deblur."""
+    for method in ("flower", "pnp_flow"):
+        few = {"steps": 4}
+        yield from over(INFORMED, method, "blurred", operator=BLUR, settings=few)
+        yield from over(PHOTOS, method, "hole", operator=HOLE, settings=few, small=True)
+    yield Case("deblur", "blurred-61x47", "blind", BLUR, small=True)
+    yield Case("deblur", "blurred-97x83", "blind", BLUR, settings={"steps": 2})
+
+
 def kernel_cases() -> Iterator[Case]:
     """List the restorations by GibbsDDRM and BlindDPS, which find a kernel."""
     method, kernel = "gibbs_ddrm", "kernel:size=17 | noise:sigma=0.03"
@@ -387,7 +397,7 @@ def conditional_ddpm_cases() -> Iterator[Case]:
 
 
 def auto_cases() -> Iterator[Case]:
-    """List the restorations by the method that the image's statistics suggest."""
+    """List the restorations by the method that is chosen for the picture."""
     for damage in ("noisy", "soft", "blocky", "worn", "blurred", "clean"):
         yield Case("auto", f"{damage}-96x80", small=damage in ("noisy", "soft", "blocky"))
     yield Case("auto", "noisy-64x64", "faces")
@@ -404,6 +414,7 @@ RESTORATIONS: tuple[Case, ...] = (
     *dreamclean_cases(),
     *guided_cases(),
     *spectral_cases(),
+    *flow_cases(),
     *kernel_cases(),
     *indi_cases(),
     *conditional_ddpm_cases(),

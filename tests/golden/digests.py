@@ -72,8 +72,6 @@ def restore(case: Case) -> Outputs:
         probe = picture("clean-{}x{}".format(*seams.working_size(done)))[None]
         with torch.no_grad():
             outputs["operator"] = done.operator(probe.repeat(case.samples, 1, 1, 1))
-    if case.method == "auto":
-        outputs["statistics"] = torch.tensor(seams.damage_statistics(picture(case.image)))
     return outputs
 
 

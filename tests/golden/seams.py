@@ -96,12 +96,3 @@ def measure_kernels(estimated: Tensor, true: Tensor) -> dict[str, Tensor]:
         "correlation": kernel_correlation(estimated, true),
         "error": kernel_error(estimated, true),
     }
-
-
-def damage_statistics(image: Tensor) -> list[float]:
-    """Compute the statistics by which ``auto`` chooses, in the order of their definition."""
-    from pristina.image.statistics import damage_statistics as statistics
-
-    s = statistics(pristina.Picture.from_pixels(image))
-    noise = (s.blockiness, s.noise, s.whiteness, s.noise_wide, s.whiteness_wide)
-    return [*noise, s.fineness, s.fineness_wide]

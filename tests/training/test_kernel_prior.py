@@ -31,9 +31,10 @@ def test_kernels_are_as_the_network_wants_them():
     assert ((weight.sum((1, 2)) * axis).sum(1) - 15).abs().max() < 0.5
 
 
-def test_a_prior_is_trained_written_and_read_again(tmp_path):
+def test_a_prior_is_trained_written_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("pristina.training.kernel_prior.N_HELD_OUT", 16)
     out = tmp_path / "kernels.safetensors"
-    schedule = Schedule(images=24, batch=4, compile=False, workers=0, warmup=1, save_minutes=100)
+    schedule = Schedule(images=8, batch=4, compile=False, workers=0, warmup=1, save_minutes=100)
     train_kernel_prior(out, TINY, schedule)
     with Image.open(tmp_path / "kernels.png") as grid:
         assert grid.size == (8 * 16, 4 * 16) and grid.mode == "L"

@@ -1,6 +1,7 @@
 """The loop: schedules, states, locks, interruptions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,9 +71,10 @@ def interrupted(monkeypatch, at):
 def test_an_interrupted_run_goes_on_where_it_stopped(photos, tmp_path, monkeypatch, optimiser):
     settings = InDITraining("tests", mixture="jpeg", noise="brownian", eps=0.01, **TINY)
     files = PairFiles((photos,))
-    plan = short(images=24, save_minutes=1e-9, optimiser=optimiser, learning_rate=1e-3)
-    straight = train_indi(files, tmp_path / "a.safetensors", settings, plan)
-    calm = interrupted(monkeypatch, at=3)
+    rarely = short(images=16, optimiser=optimiser, learning_rate=1e-3)
+    plan = replace(rarely, save_minutes=1e-9)
+    straight = train_indi(files, tmp_path / "a.safetensors", settings, rarely)
+    calm = interrupted(monkeypatch, at=2)
     with pytest.raises(KeyboardInterrupt):
         train_indi(files, tmp_path / "b.safetensors", settings, plan)
     calm()

@@ -69,7 +69,7 @@ class PlanAnswer(BaseModel):
     may_stop: bool
     seconds: float
     memory_bytes: int
-    statistics: dict[str, Any] | None
+    reading: dict[str, Any] | None
     notes: list[str]
 
 
@@ -265,7 +265,7 @@ def _plan_answer(made: Plan, estimate: Estimate) -> PlanAnswer:
         may_stop=made.calls.may_stop,
         seconds=estimate.seconds,
         memory_bytes=estimate.peak_bytes,
-        statistics=None if made.statistics is None else asdict(made.statistics),
+        reading=None if made.reading is None else asdict(made.reading),
         notes=list(made.notes),
     )
 

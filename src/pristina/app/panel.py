@@ -64,8 +64,8 @@ class Panel:
         height, width = item.upload.size
         ui.html("What we see", tag="h2")
         plan = item.plan
-        if plan is not None and plan.statistics is not None:
-            _paragraph(" ".join(damage_words(plan.statistics)))
+        if plan is not None and plan.reading is not None:
+            _paragraph(" ".join(damage_words(plan.reading)))
         _paragraph(f"{item.upload.name}, {width} x {height} pixels.").classes("hint")
         if item.problem is not None:
             ui.label(item.problem).classes("problem").props('role="alert"')

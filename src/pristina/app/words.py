@@ -6,32 +6,16 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from pristina.auto import damage_seen
-
 if TYPE_CHECKING:
     from pristina.estimates import Estimate
-    from pristina.image.statistics import ImageStatistics
     from pristina.planning import Plan
+    from pristina.reading import Reading
     from pristina.request import Request
 
-SLIGHT_NOISE, STRONG_NOISE = 8 / 255, 20 / 255
-"""Noise below which it is called slight, and from which strong, in [0, 1] units."""
 
-
-def damage_words(statistics: ImageStatistics) -> list[str]:
-    """Say in sentences what the image statistics show."""
-    s, seen = statistics, damage_seen(statistics)
-    sentences = []
-    if "noise" in seen:
-        level = max(s.noise, s.noise_wide)
-        word = "some" if level < SLIGHT_NOISE else "clear" if level < STRONG_NOISE else "strong"
-        sentences.append(f"There is {word} noise (grain) in it.")
-    if "JPEG compression" in seen:
-        quality = "" if s.jpeg_quality is None else f", JPEG quality {s.jpeg_quality} of 100"
-        sentences.append(f"Strong compression has left blocks and smears{quality}.")
-    if "blur or enlargement" in seen:
-        sentences.append("Fine detail is missing: it is blurred, or was enlarged.")
-    return sentences or ["No damage was found that would be worth repairing."]
+def damage_words(reading: Reading) -> list[str]:
+    """Say in sentences what was read in the picture."""
+    return reading.sentences() or ["None of the damage that is looked for was seen."]
 
 
 def plan_words(plan: Plan) -> str:

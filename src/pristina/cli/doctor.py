@@ -92,10 +92,10 @@ def plan_for(
 
     from pristina.auto import method_for
     from pristina.image.picture import Picture
-    from pristina.image.statistics import check_judgeable
     from pristina.methods.index import method as entry_of
     from pristina.planning import DEFAULT_WEIGHTS, plan_request
     from pristina.priors.load import kind_of, load_weights
+    from pristina.reading import check_readable
     from pristina.request import Request
 
     request = Request(method=method, prior=prior, recipe=operator, preset=preset, device=device)
@@ -103,11 +103,11 @@ def plan_for(
     if method == "auto":
         kind = "direct" if prior is None else kind_of(prior)
         if size is not None:
-            check_judgeable(*size)
+            check_readable(*size)
         most, noise = method_for(kind, []), method_for(kind, ["noise"])
         others = "" if noise == most else f", takes {noise} for noise alone,"
         remarks.append(
-            "auto chooses from the image statistics: it leaves an undamaged picture as it is"
+            "auto reads the damage: it leaves a picture alone that no repair would better"
             f"{others} and otherwise takes:"
         )
         request = replace(request, method=most)

@@ -78,8 +78,8 @@ def restore(
         File to write the restored picture to, whose format follows from the suffix; or folder for
         those of several files or of a folder.
     method
-        Method: auto (the default) chooses one from the image statistics and says why, or leaves
-        the picture alone; or indi, mmse, diip, bird, ...
+        Method: auto (the default) reads the damage, chooses a method and says why, or leaves the
+        picture alone; or indi, mmse, diip, bird, ...
     prior
         Weights that the method uses: a shipped name or a weight file; those that suit the method
         without it.

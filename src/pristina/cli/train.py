@@ -360,3 +360,42 @@ def scratches(
 
     settings = ScratchTraining(size_px=size, channels=channels, layers=layers)
     train_scratches(data, out, settings, schedule, weights=parse_shares(share), resume=run.state)
+
+
+@app.command
+def reader(
+    *,
+    data: list[Path],
+    out: Path,
+    items: int = 6000,
+    channels: tuple[int, ...] = (32, 64, 96, 128),
+    hidden: int = 256,
+    share: Shares = None,
+    run: AnyRun = Run(),
+) -> None:
+    """Train the network that reads what damage a picture has and what a repair would gain.
+
+    The damage is drawn, and the gains of the shipped regressors are measured; both are kept in
+    NAME.items and NAME.held-out.
+
+    Parameters
+    ----------
+    data
+        Folder of clean photographs; may be repeated. Some of the first are set aside for the
+        held-out figures.
+    out
+        NAME.safetensors.
+    items
+        Number of different items; each takes about half a second to draw.
+    channels
+        Widths of the network, from fine to coarse.
+    hidden
+        Width of its dense layers.
+    share
+        PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
+    """
+    schedule = run.schedule(out)
+    from pristina.training.reader import ReaderTraining, train_reader
+
+    settings = ReaderTraining(items=items, channels=channels, hidden=hidden)
+    train_reader(data, out, settings, schedule, weights=parse_shares(share), resume=run.state)

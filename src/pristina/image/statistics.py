@@ -5,89 +5,12 @@ None of these is a measure of quality: noise is sharp, and texture is noise to m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.errors import SizeError
 from pristina.types import Images, PerImage
-
-if TYPE_CHECKING:
-    from pristina.image.picture import Picture
-
-SMALLEST_PX = 32
-"""Smallest side of an image whose statistics mean anything."""
-
-
-@dataclass(frozen=True)
-class ImageStatistics:
-    """Statistics of a picture's damage, as :func:`damage_statistics` computes them.
-
-    Attributes:
-        height: Height in pixels.
-        width: Width in pixels.
-        jpeg_quality: Quality of the JPEG file that held the picture; None for other files.
-        blockiness: Value of :func:`blockiness_anywhere`; near 1 without blocks.
-        noise: Value of :func:`noise_floor`, in [0, 1] units.
-        whiteness: Value of :func:`whiteness`; near 1 where what resembles noise is white.
-        noise_wide: Noise floor at twice the size, where compression leaves more of the noise.
-        whiteness_wide: Whiteness at twice the size.
-        fineness: Value of :func:`fineness`; low where fine detail is missing.
-        fineness_wide: Fineness over two octaves; low where more than the finest detail is missing.
-    """
-
-    height: int
-    width: int
-    jpeg_quality: int | None
-    blockiness: float
-    noise: float
-    whiteness: float
-    noise_wide: float
-    whiteness_wide: float
-    fineness: float
-    fineness_wide: float
-
-    def sentence(self) -> str:
-        """Return the figures in words."""
-        quality = self.jpeg_quality
-        file = "" if quality is None else f", a JPEG of quality {quality}"
-        return (
-            f"{self.width} x {self.height} px{file}, noise {255 * self.noise:.1f}/255, "
-            f"blockiness {self.blockiness:.2f}, "
-            f"fine detail {self.fineness:.2f} and {self.fineness_wide:.2f}"
-        )
-
-
-def check_judgeable(height: int, width: int) -> None:
-    """Raise :class:`SizeError` unless both sides, in pixels, have :data:`SMALLEST_PX`."""
-    if min(height, width) < SMALLEST_PX:
-        raise SizeError(f"{width} x {height} px is too small to judge its damage; name a method.")
-
-
-def damage_statistics(picture: Picture) -> ImageStatistics:
-    """Compute the statistics of a picture's damage, without a network.
-
-    Args:
-        picture: Picture of at least :data:`SMALLEST_PX` a side.
-
-    Raises:
-        SizeError: A side is under :data:`SMALLEST_PX`.
-    """
-    height, width = picture.size
-    check_judgeable(height, width)
-    y = picture.pixels[None]
-    details = [_local_detail(y, octaves) for octaves in range(3)]
-    noise = [
-        figure
-        for detail, coarser in pairwise(details)
-        for figure in (_floor(detail), _whiteness(detail, coarser))
-    ]
-    figures = map(float, (blockiness_anywhere(y), *noise, fineness(y), fineness(y, octaves=2)))
-    return ImageStatistics(height, width, picture.jpeg_quality, *figures)
 
 
 def estimate_noise(y: Images) -> PerImage:
@@ -126,68 +49,6 @@ def sharpness(x: Images) -> PerImage:
     return F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="reflect"), kernel).flatten(1).var(1)
 
 
-def noise_floor(y: Images, octaves: int = 0) -> PerImage:
-    """Compute the deviation of the finest detail where the image is smoothest.
-
-    The root mean square of the diagonal Haar detail is taken over squares of 32 px; its lowest
-    tenth is averaged over the channels. Noise is everywhere and shows in the smooth places too
-    (about a tenth under its true deviation), while texture does not.
-
-    Args:
-        y: Images, (B, C, H, W), at least 32 px a side.
-        octaves: Number of octaves over which pixels are averaged first, scaled so that white
-            noise keeps its deviation (default 0).
-
-    Returns:
-        Deviations in [0, 1] units, (B,).
-    """
-    return _floor(_local_detail(y, octaves))
-
-
-def whiteness(y: Images, octaves: int = 0) -> PerImage:
-    """Compute the ratio of the finest diagonal detail to that of twice the size, where smooth.
-
-    White noise has as much detail at every size: 1. The finest texture of photographs still has
-    more of the coarser: 0.77 at most in 150 clean photographs, over 0.7 in 98 of 100 of the same
-    with noise of 10/255. A JPEG file keeps noise of twice the finest size that it has lost at the
-    finest: of 157 training photographs in files of quality 50, 80 and 95, 1, 1 and 3 have 0.65 or
-    more there together with a :func:`noise_floor` of 6/255; of the same with noise of 25/255
-    before compression 111, 121 and 123, with 10/255 12, 58 and 79.
-
-    Args:
-        y: Images, (B, C, H, W), at least 32 px a side.
-        octaves: Number of octaves over which pixels are averaged first (default 0).
-
-    Returns:
-        Ratios in the smoothest tenth of each image, (B,).
-    """
-    return _whiteness(_local_detail(y, octaves), _local_detail(y, octaves + 1))
-
-
-def fineness(y: Images, octaves: int = 1) -> PerImage:
-    """Compute the energy of the finest differences over that of coarser ones.
-
-    Differences of neighbours, and of neighbours after averaging, are taken in the mean of the
-    channels. Over one octave 157 photographs have 0.32 or more (all but one in a hundred 0.34),
-    and 50 of them enlarged by two 0.24 or less; enlarged by four they have 0.32 to 0.49, for the
-    next octave is as empty as the finest. Over two octaves that shows: 0.10 or less, as after a
-    blur of two pixels, and 0.115 or more if clean.
-
-    Args:
-        y: Images, (B, C, H, W), at least ``2 ** (octaves + 1)`` px a side.
-        octaves: Number of octaves between the two: averages of ``2 ** octaves`` px a side
-            (default 1).
-
-    Returns:
-        Ratios, (B,); low in blurred and enlarged images.
-    """
-    step = 2 ** (octaves + 1)
-    height, width = (n // step * step for n in y.shape[-2:])
-    luma = y[..., :height, :width].mean(1, keepdim=True)
-    fine, coarse = _differences(luma), _differences(F.avg_pool2d(luma, 2**octaves))
-    return (fine + 1e-9) / (coarse + 1e-9)
-
-
 def blockiness(x: Images, block: int = 8) -> PerImage:
     """Compute the ratio of the steps across block borders to the steps elsewhere.
 
@@ -220,52 +81,6 @@ def blockiness(x: Images, block: int = 8) -> PerImage:
     return (across[0] + down[0] + 1e-6) / (across[1] + down[1] + 1e-6)
 
 
-def blockiness_anywhere(x: Images, block: int = 8) -> PerImage:
-    """Compute the blockiness on the grid that shows it most, whatever its first row and column.
-
-    The grid of a JPEG that was cropped afterwards begins anywhere. The arguments and the result are
-    those of :func:`blockiness`; on pictures without blocks the value is a little larger.
-
-    Args:
-        x: Images, (B, C, H, W), in [0, 1], at least two blocks a side.
-        block: Side of a block in pixels (default 8).
-    """
-    if min(x.shape[-2:]) < 2 * block:
-        return blockiness(x, block)
-    best = []
-    for dim in (-1, -2):
-        steps = _steps(x, dim)
-        grids = [torch.stack(_at_borders(steps[:, k:], block)) for k in range(block)]
-        at_border, elsewhere = torch.stack(grids, 1)  # Each (block, B).
-        k = at_border.argmax(0, keepdim=True)
-        best.append((at_border.gather(0, k)[0], elsewhere.gather(0, k)[0]))
-    (across, across_elsewhere), (down, down_elsewhere) = best
-    return (across + down + 1e-6) / (across_elsewhere + down_elsewhere + 1e-6)
-
-
-def _floor(detail: Tensor) -> PerImage:
-    return detail.quantile(0.1, dim=2).mean(1)
-
-
-def _whiteness(fine: Tensor, coarse: Tensor) -> PerImage:
-    fine, coarse = fine.mean(1), coarse.mean(1)
-    smooth = fine.argsort(1)[:, : max(1, fine.shape[1] // 10)]
-    return fine.gather(1, smooth).mean(1) / (coarse.gather(1, smooth).mean(1) + 1e-6)
-
-
-def _local_detail(y: Tensor, octaves: int = 0) -> Tensor:
-    """Compute the root mean square of diagonal Haar detail in squares, (B, C, squares).
-
-    The squares have 32 px a side, before averaging over ``octaves``.
-    """
-    side = 16 >> octaves
-    if octaves:
-        y = F.avg_pool2d(y, 2**octaves) * 2**octaves
-    height, width = (n // (2 * side) * 2 * side for n in y.shape[-2:])
-    detail = _diagonal_detail(y[..., :height, :width])
-    return F.avg_pool2d(detail.square(), side).sqrt().flatten(2)
-
-
 def _diagonal_detail(y: Tensor) -> Tensor:
     """Compute the diagonal coefficients of a Haar transform, (B, C, H // 2, W // 2)."""
     height, width = (n // 2 * 2 for n in y.shape[-2:])
@@ -279,12 +94,6 @@ def _median(x: Tensor) -> Tensor:
     middle, odd = divmod(x.shape[-1], 2)
     upper = x.kthvalue(middle + 1).values
     return upper if odd else torch.lerp(x.kthvalue(middle).values, upper, 0.5)
-
-
-def _differences(y: Tensor) -> Tensor:
-    """Compute the mean squared difference of neighbours in both directions, (B,)."""
-    across, down = y[..., 0::2] - y[..., 1::2], y[..., 0::2, :] - y[..., 1::2, :]
-    return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
 
 
 def _steps(x: Tensor, dim: int) -> Tensor:

@@ -38,11 +38,12 @@ from pristina.priors.direct import (
 )
 from pristina.priors.network import ImageNetwork, build_network, fast_dtype
 from pristina.priors.onnx_model import SUFFIX, OnnxRegressor
+from pristina.priors.reader import DamageReader, ReaderNetwork
 from pristina.priors.residual import ResidualUNet
 from pristina.priors.scratches import ScratchFinder
 from pristina.priors.unet import flow_prior
 
-Kind = Literal["diffusion", "direct", "conditional", "kernels", "scratches", "none"]
+Kind = Literal["diffusion", "direct", "conditional", "kernels", "scratches", "reader", "none"]
 """Kinds of weights that a method needs."""
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -122,6 +123,17 @@ def _build_scratches(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) ->
     return ScratchFinder(network, domain=spec.domain, dtype=dtype)
 
 
+def _build_reader(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> DamageReader:
+    _need(spec, "damage")
+    if spec.network.get("architecture") != "reader":
+        raise CheckpointError("This network does not read damage.")
+    check_network(spec.network, len(tensors))
+    with torch.device("meta"):
+        network = ReaderNetwork(spec.network)
+    fill(network, tensors)
+    return DamageReader(network, domain=spec.domain, dtype=dtype)
+
+
 def _need(spec: NetworkSpec, predicts: str) -> None:
     if spec.predicts != predicts:
         raise CheckpointError(
@@ -143,6 +155,8 @@ def try_images(prior: BasePrior, x: Tensor) -> Tensor:
     """Call a prior of any kind once, on images (B, C, H, W), for a trial or a measurement."""
     if isinstance(prior, ScratchFinder):
         return prior.predict(x).expand_as(x)
+    if isinstance(prior, DamageReader):
+        return prior.predict(x[:, None], x.new_zeros(len(x)))[1][:, :1, None, None].expand_as(x)
     t = 0.5 if isinstance(prior, DirectPrior) else 500.5
     condition = (x,) if isinstance(prior, ConditionalPrior) else ()
     found = prior.predict(x, t, *condition)  # type: ignore[operator]
@@ -173,6 +187,7 @@ LOADERS: dict[str, Loader] = {
         "a conditional diffusion network", "conditional", ConditionalPrior, _build_conditional
     ),
     "kernels": Loader("a prior of blur kernels", "kernel-prior", Prior, _build_kernels),
+    "reader": Loader("a reader of damage", "reader", DamageReader, _build_reader),
     "scratches": Loader("a finder of scratches", "scratches", ScratchFinder, _build_scratches),
 }
 
@@ -185,7 +200,7 @@ def kind_of(source: Any) -> Kind:
     Raises:
         CheckpointError: It means nothing, or its header is damaged.
     """
-    for kind in ("direct", "conditional", "scratches"):
+    for kind in ("direct", "conditional", "scratches", "reader"):
         if isinstance(source, LOADERS[kind].type):
             return kind
     if isinstance(source, nn.Module):
@@ -210,7 +225,7 @@ def load_weights(
 
     Args:
         kind: Kind of weights: ``diffusion``, ``direct``, ``conditional``, ``kernels``,
-            ``scratches`` or ``none``.
+            ``scratches``, ``reader`` or ``none``.
         source: Shipped name, path, fetched name, or weights that are loaded already, which are
             passed through.
         device: Device on which they are to compute.

@@ -26,6 +26,8 @@ TILE_PX, OVERLAP = 512, 0.125
 """Side in pixels of the parts that are given to a network of any size, and how much of it the next
 one shares."""
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+CHANNELS = (1, 3, 4)
+"""Possible numbers of channels."""
 MOST_PX = 4096
 """Largest fixed side that is believed."""
 MAX_BYTES = 2**31
@@ -92,9 +94,9 @@ class OnnxRegressor(DirectPrior):
                 f"Its input is {_words(one.shape)}; (1, channels, height, width) is needed."
             )
         self.input_name, self.dtype = one.name, DTYPES[one.type]
-        self.channels_last = shape[1] not in (1, 3, 4) and shape[3] in (1, 3, 4)
+        self.channels_last = shape[1] not in CHANNELS and shape[3] in CHANNELS
         planes, sides = (shape[3], shape[1:3]) if self.channels_last else (shape[1], shape[2:])
-        if planes not in (1, 3, 4):
+        if planes not in CHANNELS:
             raise CheckpointError(
                 f"Its input is {_words(one.shape)}; 1, 3 or 4 channels are known."
             )

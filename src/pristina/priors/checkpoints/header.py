@@ -15,7 +15,7 @@ from pristina.errors import CheckpointError
 KEY = "pristina"
 """Name under which the header stands in the metadata of a safetensors file."""
 
-KINDS = ("prior", "kernel-prior", "indi", "conditional", "scratches")
+KINDS = ("prior", "kernel-prior", "indi", "conditional", "scratches", "reader")
 
 MAX_SIDE_PX = 4096
 """Largest side of training images that is believed."""
@@ -29,10 +29,11 @@ class NetworkSpec:
     """Description of a network and its use, as the header of a weight file holds it.
 
     Attributes:
-        kind: Kind of weights: ``prior``, ``kernel-prior``, ``indi``, ``conditional``
-            or ``scratches``.
+        kind: Kind of weights: ``prior``, ``kernel-prior``, ``indi``, ``conditional``,
+            ``scratches`` or ``reader``.
         network: Settings of the network: those of :class:`pristina.priors.network.PatchUNet` or
-            :class:`pristina.priors.residual.ResidualUNet`; or ``unet2d`` (settings of
+            :class:`pristina.priors.residual.ResidualUNet`; those of
+            :class:`pristina.priors.reader.ReaderNetwork`; or ``unet2d`` (settings of
             ``UNet2DModel``), ``heads`` (attention heads a layer where their number is fixed, else
             None) and ``time_channels`` (width of the time embedding where it is not that of the
             first level, else None).

@@ -113,6 +113,13 @@ RESIDUAL: dict[str, Callable[[Any], bool]] = {
 }
 """Possible values of the settings of :class:`pristina.priors.residual.ResidualUNet`."""
 
+READER: dict[str, Callable[[Any], bool]] = {
+    "architecture": _one_of("reader"),
+    "channels": _WIDTHS,
+    "hidden": _whole(1, MAX_WIDTH),
+}
+"""Possible values of the settings of :class:`pristina.priors.reader.ReaderNetwork`."""
+
 NEEDED = ("channels", "layers", "attention", "patch", "norm", "inputs", "outputs", "labels")
 
 
@@ -161,6 +168,11 @@ def check_network(settings: Mapping[str, Any], n_tensors: int) -> None:
         check_settings(settings, RESIDUAL, strict=False)
         levels, layers = len(settings.get("channels", [0, 0, 0])), settings.get("layers", 2)
         n_blocks, each = layers * (2 * levels - 1), 2
+    elif settings.get("architecture") == "reader":
+        check_settings(settings, READER)
+        if len(settings) < len(READER):
+            raise CheckpointError("The network's settings lack its widths.")
+        n_blocks, each = len(settings["channels"]), 2
     else:
         check_settings(settings, PATCH)
         missing = [name for name in NEEDED if name not in settings]

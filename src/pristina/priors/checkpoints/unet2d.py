@@ -105,7 +105,6 @@ def build(network: Network) -> UNet2DModel:
     for module in unet.modules():
         if settings["heads"] and isinstance(module, Attention):
             module.heads = settings["heads"]
-            module.scale = (module.inner_dim / module.heads) ** -0.5
     fill(unet, network.tensors, network.names)
     return unet.to(memory_format=torch.channels_last)
 
