@@ -62,17 +62,18 @@ def choose(reading: Reading, request: Request, kind: Kind = "direct") -> tuple[R
     """
     name, gain = _best(reading)
     repair = gain.value >= max(LEAST_DB, CAUTION * (gain.value - gain.low))
+    expected = f"predicted gain {gain.value:+.1f} dB ({gain.low:+.1f} to {gain.high:+.1f})"
     if not repair and (reading.file_quality or 100) <= JPEG_QUALITY:
-        name, gain, repair = "jpeg", reading.gains["jpeg"], True
+        name, repair = "jpeg", True
+        expected = f"a JPEG file of quality {reading.file_quality}, which it betters as a rule"
     if request.prior is not None:
         repair = bool(reading.seen)
     seen = " ".join(reading.sentences())
-    expected = f"{gain.value:+.1f} dB ({gain.low:+.1f} to {gain.high:+.1f})"
     if not repair and request.strength is None:
         looked = ", ".join(NAMES[kind] for kind in reading.kinds)
         what = f"{seen} No repair is" if seen else f"None of these was seen: {looked}. No repair is"
         why = (
-            f"{what} likely to better it (predicted for {name}: {expected}): the picture is left "
+            f"{what} likely to better it ({name}: {expected}): the picture is left "
             "as it is. A strength, as with --strength 1, repairs it all the same."
         )
         return replace(request, method="nothing", prior=None, deep=False), why
@@ -81,7 +82,7 @@ def choose(reading: Reading, request: Request, kind: Kind = "direct") -> tuple[R
         method = method_for(kind, list(reading.seen))
         why = f"{seen} {method} with {request.prior} was chosen."
         return replace(request, method=method), why
-    why = f"{seen} indi with {name} was chosen; predicted gain: {expected}."
+    why = f"{seen} indi with {name} was chosen; {expected}."
     return replace(request, method="indi", prior=name), why
 
 
