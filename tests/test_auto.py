@@ -122,6 +122,14 @@ def test_a_jpeg_is_seen_wherever_its_grid_begins(top, left):
         (read(["jpeg"], {"blind": sure(1.0), "jpeg": sure(1.5)}), "indi", "jpeg"),
         (read(["jpeg"], file_quality=85), "indi", "jpeg"),
         (read(["jpeg"], file_quality=86), "nothing", None),
+        (read(["jpeg"], {"blind": sure(3.0), "jpeg": sure(1.6)}, file_quality=85), "indi", "jpeg"),
+        (read(["jpeg"], {"blind": sure(3.0), "jpeg": sure(1.4)}, file_quality=85), "indi", "blind"),
+        (read(["jpeg"], {"blind": sure(3.0), "jpeg": sure(1.6)}, file_quality=86), "indi", "blind"),
+        (
+            read(["noise"], {"blind": sure(3.0), "jpeg": sure(1.6)}, file_quality=85),
+            "indi",
+            "blind",
+        ),
         (read(["jpeg"], {"blind": sure(1), "jpeg": sure(0.9 + SPECIALIST_DB)}), "indi", "blind"),
         (read(["enlarged"], {"x4": sure(1.0)}), "indi", "x4"),
     ],
@@ -132,8 +140,8 @@ def test_the_predicted_gain_decides(reading, method, prior):
     if method == "nothing":
         assert "--strength 1" in choice.why and "left as it is" in choice.why
     else:
-        words = "as a rule" if reading.file_quality else " dB"
-        assert f"with {prior}" in choice.why and words in choice.why
+        assert f"with {prior}" in choice.why
+        assert "as a rule" in choice.why or " dB" in choice.why
 
 
 def test_what_was_seen_is_said_in_a_photographers_words():

@@ -30,7 +30,7 @@ from pristina.priors.network import PatchUNet, PixelNorm, compile_network
 from pristina.priors.residual import ResidualUNet
 from pristina.priors.schedule import alpha_bar_at
 from pristina.priors.unet import UNetPrior, flow_prior
-from pristina.priors.windowed import Windowed, window_starts
+from pristina.priors.windowed import Windowed, _mirrored, window_starts
 from pristina.seeds import generators
 from pristina.training.kernel_prior import draw_kernel
 from pristina.types import Draw
@@ -355,6 +355,14 @@ def spectrum(height, width):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("side", "window"), [(1, 5), (2, 9), (5, 8), (5, 24), (7, 7)])
+def test_what_a_window_lacks_is_mirrored(side, window):
+    before = (window - side) // 2
+    mode = "reflect" if side > 1 else "edge"
+    right = np.pad(np.arange(side), (before, window - side - before), mode)
+    assert _mirrored(side, window).tolist() == right.tolist()
+
+
 def test_windows_leave_no_seams():
     """Windows of a stationary Gaussian against the Gaussian of the whole image."""
     size = (96, 112)
