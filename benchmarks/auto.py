@@ -25,6 +25,7 @@ from pristina import plan, restore
 from pristina.image.picture import Picture
 from pristina.metrics import psnr
 from pristina.operators.recipe import Recipe
+from pristina.training.reader import BEST_DB
 
 NOISE_AND_JPEG = ((10, 95), (10, 80), (25, 80), (25, 50))
 DAMAGE = {
@@ -46,8 +47,6 @@ CUT = (3, 5)
 """Rows and columns that are cut from a JPEG marked with ``cut``; it then comes as another file."""
 CLOSE_DB = 0.1
 """Gains under this size, predicted and true, count as having the same sign."""
-BEST_DB = 48.0
-"""PSNR from which two pictures count as equal, as in the training of the reader."""
 
 
 def damage(x: torch.Tensor, recipe: str, i: int, folder: Path) -> tuple[torch.Tensor, Picture]:

@@ -6,7 +6,7 @@ of it, the picture is left alone, because a restorer can only harm a clean pictu
 network call on pictures of any size.
 
 Source:
-    The network and the bounds are our own, see benchmarks/reader.md.
+    The network and the bounds are our own, see benchmarks/indi.md.
 """
 
 from __future__ import annotations

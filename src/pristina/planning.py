@@ -33,7 +33,7 @@ from pristina.priors.base import Prior, SizeRule
 from pristina.priors.compose import PerChannel
 from pristina.priors.load import kind_of, load_weights
 from pristina.priors.windowed import Windowed, needs_windows
-from pristina.reading import Reading, check_readable, read_damage
+from pristina.reading import Reading, read_damage
 from pristina.request import Request, plain
 from pristina.settings import Settings
 from pristina.stages import take_apart, weights_name
@@ -295,9 +295,10 @@ def _plan_method(
             raise SettingError(
                 "An operator and settings belong to a method: name it too, for example bird."
             )
-        check_readable(*picture.size)
-        reader = load("reader", READER, device=best_device(request.device))
-        reading = look("reading", picture, lambda: read_damage(picture, reader))
+        device = best_device(request.device)
+        reading = look(
+            "reading", picture, lambda: read_damage(picture, load("reader", READER, device=device))
+        )
         source = request.prior if weights is None else weights
         kind = "direct" if source is None else kind_of(source)
         named = replace(request, prior=weights_name(source))

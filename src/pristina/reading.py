@@ -7,9 +7,10 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import exp2
 
 import torch
 
@@ -52,6 +53,10 @@ class Range:
     value: float
     low: float
     high: float
+
+    def mapped(self, function: Callable[[float], float]) -> Range:
+        """Return the range of a rising function of the value."""
+        return Range(function(self.value), function(self.low), function(self.high))
 
 
 @dataclass(frozen=True)
@@ -176,18 +181,9 @@ def read_damage(picture: Picture, reader: DamageReader) -> Reading:
         width=width,
         file_quality=picture.jpeg_quality,
         kinds=kinds,
-        noise=_power(ranges["noise"]),
-        quality=Range(*(min(100.0, max(1.0, 10 * x)) for x in _ends(ranges["quality"]))),
-        blur_px=_power(ranges["width"]),
-        scale=_power(ranges["scale"]),
+        noise=ranges["noise"].mapped(exp2),
+        quality=ranges["quality"].mapped(lambda x: min(100.0, max(1.0, 10 * x))),
+        blur_px=ranges["width"].mapped(exp2),
+        scale=ranges["scale"].mapped(exp2),
         gains={name: ranges[name] for name in CANDIDATES},
     )
-
-
-def _ends(found: Range) -> tuple[float, float, float]:
-    return found.value, found.low, found.high
-
-
-def _power(found: Range) -> Range:
-    """Bring a binary logarithm back to its unit."""
-    return Range(*(2.0**x for x in _ends(found)))

@@ -7,10 +7,11 @@ import pytest
 import torch
 from skimage import data
 
+from pristina.operators.kernels import spread
 from pristina.priors.reader import CANDIDATES, KINDS, LEVELS
 from pristina.training import labelled
 from pristina.training.kernels import draw_kernel
-from pristina.training.labelled import Labels, draw_labelled, kernel_width
+from pristina.training.labelled import Labels, draw_labelled
 from pristina.training.reader import (
     BEST_DB,
     CROP_PX,
@@ -45,13 +46,13 @@ class Darker:
         return 0.9 * y
 
 
-@pytest.mark.parametrize("spread", [0.7, 1.5, 3.0])
-def test_the_width_of_a_kernel_is_its_deviation(spread):
+@pytest.mark.parametrize("deviation", [0.7, 1.5, 3.0])
+def test_the_width_of_a_kernel_is_its_deviation(deviation):
     random = np.random.default_rng(0)
-    kernel = draw_kernel("gaussian", spread, random)
-    assert kernel_width(kernel) == pytest.approx(spread, rel=0.02)
+    kernel = draw_kernel("gaussian", deviation, random)
+    assert float(spread(kernel[None, None])) == pytest.approx(deviation, rel=0.02)
     disc = draw_kernel("defocus", 6.0, random)
-    assert kernel_width(disc) == pytest.approx(3.0, rel=0.1)  # half of the radius
+    assert float(spread(disc[None, None])) == pytest.approx(3.0, rel=0.1)  # half of the radius
 
 
 def test_what_is_said_is_what_was_done():

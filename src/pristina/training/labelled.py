@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pristina.operators.kernels import spread
 from pristina.priors.reader import KINDS, LEVELS
 from pristina.training.damage import down_up, eight_bits, jpeg, log_uniform, resized, uniform
 from pristina.training.kernels import BLURS, convolve, draw_kernel
@@ -106,20 +107,11 @@ def _blur(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:
     kernel = draw_kernel(
         blur, log_uniform(0.4, 2.0 if random.random() < 0.6 else 4.0, random), random
     )
-    width = kernel_width(kernel)
+    width = float(spread(kernel[None, None]))
     if width >= LEAST["width"]:
         labels.kinds.add({"defocus": "defocus", "motion": "shake"}.get(blur, "blur"))
         labels.levels["width"] = math.log2(width)
     return convolve(x, kernel)
-
-
-def kernel_width(kernel: Tensor) -> float:
-    """Return the standard deviation of a kernel in pixels, over both directions."""
-    n = kernel.shape[-1]
-    axis = torch.arange(n, dtype=kernel.dtype) - n // 2
-    across, down = kernel.sum(0), kernel.sum(1)
-    variance = [(p * axis.square()).sum() - (p * axis).sum() ** 2 for p in (across, down)]
-    return math.sqrt(max(0.0, float(sum(variance)) / 2))
 
 
 def _enlarge(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:

@@ -35,8 +35,8 @@ from pristina.training.loop import Stream
 from pristina.training.mixture import DegradationMixture, degrade, mixture
 from pristina.training.validation import (
     HeldOut,
+    divided,
     held_out_pairs,
-    held_out_pictures,
     held_out_share,
     read_centres,
 )
@@ -342,13 +342,11 @@ def open_pairs(
             "set mixture to None, or leave them out."
         )
     damage = mixture(settings.mixture)
-    groups = [list_pictures(folder) for folder in files.data]
     if files.held_out:
         photographs = list_pictures(files.held_out)
-        paths = [path for group in groups for path in group]
+        paths = [path for folder in files.data for path in list_pictures(folder)]
     else:
-        photographs, aside = held_out_pictures(groups)
-        paths = [path for group in groups for path in group if path not in aside]
+        paths, photographs = divided(files.data)
     crops = read_centres(photographs, max(settings.size_px, 96), VALIDATION_PX)
     stream = DegradedStream(paths, settings.size_px, damage, weights=files.weights, seed=seed)
     return stream, held_out_pairs(crops, damage)

@@ -23,13 +23,14 @@ from pristina.priors.direct import DirectPrior
 from pristina.priors.load import load_weights
 from pristina.priors.reader import CANDIDATES, CROP_PX, KINDS, LEVELS, ReaderNetwork
 from pristina.settings import Count, Settings
-from pristina.training.data import PictureStream, list_pictures
+from pristina.training.damage import eight_bits
+from pristina.training.data import PictureStream
 from pristina.training.kernels import MARGIN_PX
 from pristina.training.labelled import draw_labelled
 from pristina.training.loop import train
 from pristina.training.pairs import write_grid
 from pristina.training.schedule import Schedule
-from pristina.training.validation import held_out_pictures
+from pristina.training.validation import divided
 
 N_CROPS = 4
 """Number of crops in an item: the quarters of a square."""
@@ -114,7 +115,7 @@ def capped_psnr(a: Tensor, b: Tensor) -> float:
 
 @torch.inference_mode()
 def _answer(prior: DirectPrior, y: Tensor) -> Tensor:
-    return (255 * prior.predict(y, 1.0)).round().clamp(0, 255) / 255
+    return eight_bits(prior.predict(y, 1.0))
 
 
 class KeptItems(Dataset[Tensor]):
@@ -259,9 +260,7 @@ def open_items(
     seed: int = 0,
 ) -> tuple[KeptItems, KeptItems]:
     """Open the items to train on and the held-out ones; see :func:`train_reader`."""
-    groups = [list_pictures(folder) for folder in data]
-    validation, aside = held_out_pictures(groups)
-    paths = [path for group in groups for path in group if path not in aside]
+    paths, validation = divided(data)
     side = 2 * CROP_PX + 2 * MARGIN_PX
     priors = [load_weights("direct", name, dtype=torch.float32) for name in CANDIDATES]
     pictures = PictureStream(

@@ -22,12 +22,12 @@ from pristina.errors import SettingError
 from pristina.priors.residual import ResidualUNet
 from pristina.priors.scratches import marks_logit
 from pristina.settings import Count, Settings
-from pristina.training.data import PictureStream, list_pictures
+from pristina.training.data import PictureStream
 from pristina.training.loop import train
 from pristina.training.marks import aged, draw_marks, scanned
 from pristina.training.pairs import write_grid
 from pristina.training.schedule import Schedule
-from pristina.training.validation import held_out_pictures
+from pristina.training.validation import divided
 
 CLEAN_SHARE = 0.3
 """Share of the crops that get no marks."""
@@ -171,9 +171,7 @@ def train_scratches(
     Returns:
         ``out``.
     """
-    groups = [list_pictures(folder) for folder in data]
-    validation, aside = held_out_pictures(groups)
-    paths = [path for group in groups for path in group if path not in aside]
+    paths, validation = divided(data)
     side, seed = settings.size_px, schedule.seed
     test = MarkedStream(PictureStream(validation, side, crop="random", seed=101), seed=101)
     held_out = torch.stack([test[i] for i in range(N_HELD_OUT)])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pristina.errors import InputError, PictureError
 from pristina.training.damage import down_up, eight_bits, jpeg
-from pristina.training.data import read_image, to_stderr, to_tensor
+from pristina.training.data import list_pictures, read_image, to_stderr, to_tensor
 from pristina.training.kernels import MARGIN_PX, convolve, draw_kernel
 from pristina.training.mixture import DegradationMixture, degrade
 
@@ -52,6 +52,20 @@ def held_out_pictures(groups: Sequence[Sequence[Path]]) -> tuple[list[Path], set
     for group in groups[1:]:
         aside |= set(held_out_faces(group, min(N_FACES, len(group) // 10)))
     return photographs, aside
+
+
+def divided(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide the pictures of folders by :func:`held_out_pictures`.
+
+    Args:
+        folders: Folders of pictures; the first one is of photographs.
+
+    Returns:
+        The pictures to train on, and the photographs on which progress is measured.
+    """
+    groups = [list_pictures(folder) for folder in folders]
+    photographs, aside = held_out_pictures(groups)
+    return [path for group in groups for path in group if path not in aside], photographs
 
 
 def held_out_share(items: Sequence[T], every: int = 30) -> list[T]:
