@@ -88,7 +88,7 @@ def test_a_jpeg_that_was_cut_lies_off_its_grid(monkeypatch):
 
 
 def test_items_are_packed_kept_and_the_same_again(tmp_path):
-    stream = LabelledStream(Square(), [Darker()] * len(CANDIDATES), seed=5)
+    stream = LabelledStream(Square(), dict.fromkeys(CANDIDATES, Darker()), seed=5)
     kept = KeptItems(stream, 3, tmp_path / "a.items")
     first = [kept[i] for i in range(3)]
     stream.priors = None  # From now on nothing is computed.
@@ -98,13 +98,25 @@ def test_items_are_packed_kept_and_the_same_again(tmp_path):
     assert crops.shape == (3, 4, 3, CROP_PX, CROP_PX) and crops.min() >= 0 and crops.max() <= 1
     kinds, values, quality = split(labels)
     assert kinds.shape == (3, len(KINDS)) and values.shape == (3, len(LEVELS) + len(CANDIDATES))
-    assert not values[:, len(LEVELS) :].isnan().any() and quality.min() >= 0
+    assert not values[:, len(LEVELS)].isnan().any() and quality.min() >= 0
     x, y, said = draw_labelled(PHOTO.float() / 255, np.random.default_rng((23, 5, 1)))
     assert torch.equal(crops[1], quarters(y)) and torch.equal(
         labels[1, : len(KINDS) + len(LEVELS) + 1].nan_to_num(-1), said.tensor().nan_to_num(-1)
     )
     gain = capped_psnr((255 * 0.9 * quarters(y)).round() / 255, quarters(x))
-    assert float(labels[1, -1]) == pytest.approx(gain - capped_psnr(quarters(y), quarters(x)), 1e-3)
+    gain -= capped_psnr(quarters(y), quarters(x))
+    assert float(labels[1, -len(CANDIDATES)]) == pytest.approx(gain, 1e-3)
+
+
+def test_specialists_are_measured_where_their_damage_is():
+    stream = LabelledStream(Square(), dict.fromkeys(CANDIDATES, Darker()), seed=6)
+    rows = torch.stack([stream[i] for i in range(24)])
+    kinds, values, _ = split(unpack(rows)[1])
+    measured = ~values[:, len(LEVELS) :].isnan()
+    assert measured[:, CANDIDATES.index("blind")].all()
+    compressed = kinds[:, KINDS.index("jpeg")] > 0.5
+    assert measured[compressed, CANDIDATES.index("jpeg")].all()
+    assert 0 < measured[~compressed, CANDIDATES.index("jpeg")].float().mean() < 1
 
 
 def test_equal_pictures_count_as_such():

@@ -27,8 +27,11 @@ Group = Literal["blur", "enlargement", "noise", "file"]
 GROUPS: dict[Group, float] = {"blur": 0.4, "enlargement": 0.22, "noise": 0.5, "file": 0.5}
 """The groups of damages in the order in which they happen, each with its probability where several
 may happen."""
-CLEAN, SINGLE = 0.15, 0.45
-"""Probability that nothing happens, and that one group alone does."""
+CLEAN, LIGHT, SINGLE = 0.12, 0.25, 0.33
+"""Probability that nothing happens, that the picture only has light noise and perhaps a JPEG file's
+light compression, as most photographs have, and that one group of damages alone happens."""
+LIGHT_SIGMA, LIGHT_QUALITY, LIGHT_FILE = (0.5 / 255, 10 / 255), (60.0, 97.0), 0.6
+"""Range of light noise, range of the quality of light compression, and its probability."""
 GREY = 0.1
 """Probability that the picture is grey."""
 TOLD = 0.7
@@ -40,6 +43,7 @@ BEST_QUALITY = 90
 OFF_GRID = 0.55
 """Bound of the draw under which a saved picture was cut, so that its grid begins anywhere."""
 MIXTURE = DegradationMixture()
+LIGHT_MIXTURE = replace(MIXTURE, sigma=LIGHT_SIGMA)
 SILENT = replace(MIXTURE, sigma=(0.0, 0.0))
 
 
@@ -79,9 +83,12 @@ def draw_labelled(x: Tensor, random: np.random.Generator) -> tuple[Tensor, Tenso
         x = eight_bits(x.mean(0, keepdim=True).expand(3, -1, -1))
     labels, kind = Labels(), random.random()
     names = list(GROUPS)
+    light = CLEAN <= kind < CLEAN + LIGHT
     if kind < CLEAN:
         groups: set[Group] = set()
-    elif kind < CLEAN + SINGLE:
+    elif light:
+        groups = {"noise", "file"} if random.random() < LIGHT_FILE else {"noise"}
+    elif kind < CLEAN + LIGHT + SINGLE:
         share = np.array(list(GROUPS.values()))
         groups = {names[int(random.choice(len(names), p=share / share.sum()))]}
     else:
@@ -92,9 +99,9 @@ def draw_labelled(x: Tensor, random: np.random.Generator) -> tuple[Tensor, Tenso
     if "enlargement" in groups:
         y = _enlarge(y, labels, random)
     if "noise" in groups:
-        y = _noise(y, labels, random)
+        y = _noise(y, labels, random, LIGHT_MIXTURE if light else MIXTURE)
     if "file" in groups:
-        y = _file(y, labels, random)
+        y = _file(y, labels, random, light)
     elif random.random() < 0.3:  # Most photographs are JPEG files of high quality.
         labels.file_quality = int(random.integers(BEST_QUALITY + 1, 99))
         y = jpeg(y, labels.file_quality, int(random.integers(3)))
@@ -124,11 +131,13 @@ def _enlarge(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:
     return down_up(x, scale, FILTERS[int(random.integers(4))], random.random() < 0.85)
 
 
-def _noise(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:
+def _noise(
+    x: Tensor, labels: Labels, random: np.random.Generator, mixture: DegradationMixture
+) -> Tensor:
     """Add noise, a camera's noise, or grain, and measure how much."""
     name = ("noise", "camera", "print")[int(random.choice(3, p=(0.55, 0.2, 0.25)))]
     same = deepcopy(random)
-    y, silent = PARTS[name](MIXTURE, x, random), PARTS[name](SILENT, x, same)
+    y, silent = PARTS[name](mixture, x, random), PARTS[name](SILENT, x, same)
     sigma = 255 * float((eight_bits(y) - eight_bits(silent)).square().mean().sqrt())
     if name == "print":
         sigma = 255 * float((eight_bits(y) - x).square().mean().sqrt())
@@ -138,10 +147,10 @@ def _noise(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:
     return y
 
 
-def _file(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:
+def _file(x: Tensor, labels: Labels, random: np.random.Generator, light: bool = False) -> Tensor:
     """Save as JPEG once or twice, with a cut or a resize between; cut some results off the grid."""
     again, subsampling = random.random(), int(random.choice((0, 1, 2), p=(0.35, 0.1, 0.55)))
-    qualities = [_quality(random)]
+    qualities = [round(uniform(*LIGHT_QUALITY, random)) if light else _quality(random)]
     height, width = x.shape[-2:]
     down, right = (int(k) for k in random.integers(0, 8, 2))
     if again < 0.12 or 0.3 <= again < OFF_GRID:  # The picture is cut after it was saved.
@@ -154,7 +163,8 @@ def _file(x: Tensor, labels: Labels, random: np.random.Generator) -> Tensor:
         x = resized(x, (round(scale * height), round(scale * width)))
         x = resized(x, (height, width), FILTERS[int(random.integers(4))])
     if again < 0.3:
-        second = int(random.integers(80, 99)) if random.random() < 0.6 else _quality(random)
+        mild = light or random.random() < 0.6
+        second = int(random.integers(80, 99)) if mild else _quality(random)
         x = jpeg(x, second, subsampling)
         qualities.append(second)
         if random.random() < TOLD:

@@ -1,14 +1,15 @@
 """Train the network that reads damage off a picture: ``pristina train reader``.
 
 An item is four crops of a picture whose damage was drawn, what that damage is, and how much each of
-the shipped regressors gains on these crops. The gains cost most; so the items are computed once,
-kept in a file beside the weights, and seen many times.
+the shipped regressors gains on these crops. The gains cost most; so those of the specialists are
+measured where their damage is and in some other pictures, and the items are computed once, kept in
+a file beside the weights, and seen many times.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ BEST_DB = 48.0
 """PSNR from which two pictures count as equal."""
 GAINS_DB = (-10.0, 16.0)
 """Bounds to which gains are clipped."""
+SPECIALITY = {"jpeg": {"jpeg"}, "x4": {"enlarged", "blur"}}
+"""The damage for which a specialist was trained."""
+ELSEWHERE = 0.25
+"""Share of the other pictures in which its gain is measured too."""
 N_HELD_OUT = 400
 """Number of items on which progress is measured."""
 
@@ -67,11 +72,12 @@ class LabelledStream(Dataset[Tensor]):
 
     Args:
         pictures: Squares of two crops a side and a margin, uint8 (3, H, W).
-        priors: The regressors whose gains are measured.
+        priors: The regressors whose gains are measured, by the names in
+            :data:`pristina.priors.reader.CANDIDATES`.
         seed: Seed of what is drawn; item ``i`` depends on it and on ``i`` alone.
     """
 
-    def __init__(self, pictures: PictureStream, priors: Sequence[DirectPrior], seed: int = 0):
+    def __init__(self, pictures: PictureStream, priors: Mapping[str, DirectPrior], seed: int = 0):
         self.pictures, self.priors, self.seed = pictures, priors, seed
 
     def __len__(self) -> int:
@@ -82,7 +88,11 @@ class LabelledStream(Dataset[Tensor]):
         x, y, labels = draw_labelled(self.pictures[item].float() / 255, random)
         x, y = quarters(x), quarters(y)
         before = capped_psnr(y, x)
-        gains = [capped_psnr(_answer(prior, y), x) - before for prior in self.priors]
+        gains = []
+        for name, prior in self.priors.items():
+            fit = name not in SPECIALITY or labels.kinds & SPECIALITY[name]
+            measured = fit or random.random() < ELSEWHERE
+            gains.append(capped_psnr(_answer(prior, y), x) - before if measured else math.nan)
         return pack(y, torch.cat([labels.tensor(), torch.tensor(gains)]))
 
 
@@ -262,7 +272,7 @@ def open_items(
     """Open the items to train on and the held-out ones; see :func:`train_reader`."""
     paths, validation = divided(data)
     side = 2 * CROP_PX + 2 * MARGIN_PX
-    priors = [load_weights("direct", name, dtype=torch.float32) for name in CANDIDATES]
+    priors = {name: load_weights("direct", name, dtype=torch.float32) for name in CANDIDATES}
     pictures = PictureStream(
         paths, side, crop="random", weights=weights, seed=seed, native_share=0.5
     )
