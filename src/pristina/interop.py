@@ -20,7 +20,7 @@ from pristina.operators.base import Operator
 from pristina.planning import make_plan
 from pristina.priors.base import Prior
 from pristina.priors.checkpoints.diffusers import EXPORT, PREDICTS
-from pristina.priors.network import PatchUNet, PixelNorm
+from pristina.priors.patch_unet import PatchUNet, PixelNorm
 from pristina.priors.unet import UNetPrior
 from pristina.request import Request
 from pristina.restoration import run

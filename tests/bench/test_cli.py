@@ -14,7 +14,7 @@ from pristina.cli.bench import bench
 from pristina.cli.measure import measure
 from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.priors.checkpoints.format import save_weights
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.work.pool import Pool
 
 SUITE = str(Path(__file__).parent / "suite.toml")

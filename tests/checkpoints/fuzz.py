@@ -52,7 +52,7 @@ ODD = [
 def build_bases(folder: Path) -> dict[str, Path]:
     """Write one sound checkpoint of each form."""
     from pristina.priors.checkpoints.format import save_weights
-    from pristina.priors.network import PatchUNet
+    from pristina.priors.patch_unet import PatchUNet
     from pristina.priors.reader import ReaderNetwork
     from pristina.priors.residual import ResidualUNet
 

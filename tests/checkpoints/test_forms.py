@@ -18,7 +18,7 @@ from pristina.interop import export_diffusers
 from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.checkpoints.options import LoadOptions
 from pristina.priors.load import load_prior
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.priors.schedule import cosine_alpha_bar
 from pristina.restoration import restore
 from tests.checkpoints.reference import Form, adm_forward, ddpm_forward, make_adm, make_ddpm

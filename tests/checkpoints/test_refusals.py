@@ -14,7 +14,7 @@ from pristina.priors.checkpoints import adm
 from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.checkpoints.options import LoadOptions
 from pristina.priors.load import find_weights, kind_of, load_prior
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from tests.checkpoints.reference import Form, make_adm, make_ddpm
 
 ADM, DDPM = make_adm(Form()), make_ddpm(Form())

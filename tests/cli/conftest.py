@@ -5,7 +5,7 @@ from PIL import Image
 
 from pristina.cli import main
 from pristina.priors.checkpoints.format import save_weights
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,8 @@ from pristina.priors.load import (
     load_weights,
     shipped,
 )
-from pristina.priors.network import PatchUNet, PixelNorm, compile_network
+from pristina.priors.network import compile_network
+from pristina.priors.patch_unet import PatchUNet, PixelNorm
 from pristina.priors.residual import ResidualUNet
 from pristina.priors.schedule import alpha_bar_at
 from pristina.priors.unet import UNetPrior, flow_prior

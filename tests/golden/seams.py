@@ -50,7 +50,7 @@ def load_weights(name: str) -> Any:
 def conditional_prior() -> Any:
     """Make a small conditional diffusion network of random weights, for none is shipped."""
     from pristina.priors.direct import ConditionalNetwork
-    from pristina.priors.network import PatchUNet
+    from pristina.priors.patch_unet import PatchUNet
 
     network = PatchUNet(
         {

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pristina.image.tile import in_tiles
 from pristina.priors.direct import ConditionalNetwork, DirectNetwork
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.priors.unet import flow_prior
 
 SETTINGS = {

@@ -9,7 +9,7 @@ from pristina.methods.index import method
 from pristina.operators.base import Observation
 from pristina.operators.resample import Downsample
 from pristina.priors.direct import ConditionalNetwork, ConditionalPrior
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.seeds import generators
 from tests.contract.battery import check_method
 

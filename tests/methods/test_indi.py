@@ -8,7 +8,7 @@ from pristina.methods.index import method
 from pristina.methods.indi import InDI, indi
 from pristina.operators.base import Observation
 from pristina.priors.direct import DirectNetwork, DirectPrior
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.seeds import generators
 from tests.contract.battery import check_method
 

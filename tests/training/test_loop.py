@@ -8,7 +8,7 @@ import torch
 
 from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.priors.checkpoints.format import read_tensors, save_weights
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.priors.residual import ResidualUNet
 from pristina.training.indi import InDITask, InDITraining, train_indi
 from pristina.training.loop import start_from, train

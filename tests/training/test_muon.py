@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pristina.errors import SettingError
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.priors.residual import ResidualUNet
 from pristina.training.loop import make_optimizer
 from pristina.training.muon import COEFFICIENTS, N_STEPS, Muon, orthogonalised, parameter_groups

@@ -17,7 +17,7 @@ from pristina.errors import CheckpointError, InputError, SettingError
 from pristina.priors.checkpoints.format import save_weights
 from pristina.priors.direct import regress
 from pristina.priors.load import load_prior
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.training.data import PictureStream
 from pristina.training.loop import start_from
 from pristina.training.pairs import PairTraining

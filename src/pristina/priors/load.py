@@ -1,4 +1,7 @@
-"""From a name, a file, a folder or a hub id to a prior."""
+"""From a name, a file, a folder or a hub id to a prior.
+
+diffusers takes seconds to import, so that only the weights that need it do.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,6 @@ from torch import Tensor, nn
 from pristina.errors import CheckpointError, did_you_mean
 from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.checkpoints.catalogue import CATALOGUE
-from pristina.priors.checkpoints.detect import open_checkpoint
-from pristina.priors.checkpoints.diffusers import locate, read_json
 from pristina.priors.checkpoints.fetch import cached, is_hub_id, not_cached
 from pristina.priors.checkpoints.fill import fill
 from pristina.priors.checkpoints.format import read_tensors
@@ -29,7 +30,6 @@ from pristina.priors.checkpoints.header import (
 from pristina.priors.checkpoints.limits import check_network
 from pristina.priors.checkpoints.options import LoadOptions
 from pristina.priors.checkpoints.safe_load import Tensors, explained, sha256_of_parts
-from pristina.priors.checkpoints.unet2d import build_prior
 from pristina.priors.direct import (
     ConditionalNetwork,
     ConditionalPrior,
@@ -87,6 +87,8 @@ def find_weights(source: str | Path) -> Path:
 
 def _build_diffusion(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> Prior:
     if "unet2d" in spec.network:
+        from pristina.priors.checkpoints.unet2d import build_prior
+
         return build_prior(spec, tensors, dtype=dtype)
     _need(spec, "flow")
     return flow_prior(
@@ -269,6 +271,8 @@ def _read(path: Path, kind: str, dtype: torch.dtype, options: LoadOptions) -> Ba
     spec, files, prefix = _our_spec(path)
     loader = LOADERS[kind]
     if spec is None and kind == "diffusion":
+        from pristina.priors.checkpoints.detect import open_checkpoint
+
         return open_checkpoint(path, options, dtype)
     if spec is None or spec.kind != loader.header:
         held = "weights of another project" if spec is None else f"weights of kind {spec.kind!r}"
@@ -311,9 +315,11 @@ def _our_spec(path: Path) -> tuple[NetworkSpec | None, tuple[Path, ...], str]:
     spec = read_spec(path)
     if spec is not None:
         return spec, (path,), ""
-    files = None
-    if path.is_dir() or (path.parent / "config.json").exists():
-        files = locate(path)
+    if not path.is_dir() and not (path.parent / "config.json").exists():
+        return None, (), ""
+    from pristina.priors.checkpoints.diffusers import locate, read_json
+
+    files = locate(path)
     if files is None or files.export is None:
         return None, (), ""
     return parse_spec(read_json(files.export), files.export), files.weights, "unet."

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pristina.priors.network import ImageNetwork
+
 
 class ResidualBlock(nn.Module):
     """Add to its input two 3 x 3 convolutions with an absolute value between them.
@@ -49,12 +51,8 @@ def _blocks(width: int, n: int) -> nn.Sequential:
     return nn.Sequential(*[ResidualBlock(width) for _ in range(n)])
 
 
-class ResidualUNet(nn.Module):
+class ResidualUNet(ImageNetwork):
     """Predict what is to be added to an image, from the image and InDI's time.
-
-    The call contract is that of :class:`pristina.priors.network.PatchUNet`:
-    ``network(x, time)`` takes images (B, inputs, H, W) and times (B,) and returns
-    (B, outputs, H, W), and ``settings``, ``multiple`` and ``radius`` describe it.
 
     Args:
         settings: All that is needed to build it again, kept in the metadata of the weights:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pristina.methods.conditional_ddpm import chain
 from pristina.priors.base import to_signed, to_unit
 from pristina.priors.direct import denoise
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.priors.schedule import (
     N_TIMESTEPS,
     alpha_bar_at,

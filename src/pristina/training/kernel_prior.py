@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from pristina.errors import SettingError
 from pristina.operators.kernels import gaussian_kernel, motion_kernel
-from pristina.priors.network import PatchUNet
+from pristina.priors.patch_unet import PatchUNet
 from pristina.training.loop import train
 from pristina.training.prior import FlowTask, PriorTraining
 from pristina.training.schedule import Schedule

@@ -307,7 +307,7 @@ class _Share(Dataset[Tensor]):
 def start_from(network: Any, path: Path) -> None:
     """Begin with the weights of a trained network of the same settings, or of a smaller one.
 
-    A smaller :class:`pristina.priors.network.PatchUNet` may lack the coarsest levels or the
+    A smaller :class:`pristina.priors.patch_unet.PatchUNet` may lack the coarsest levels or the
     attention in the middle. What it lacks, and the middle of a network with more levels, begins as
     it would anew.
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pristina.errors import CheckpointError, InputError, PictureError
 from pristina.priors.checkpoints.format import read_tensors
 from pristina.priors.checkpoints.header import read_header
-from pristina.priors.network import PatchUNet, complete
+from pristina.priors.network import complete
+from pristina.priors.patch_unet import PatchUNet
 from pristina.training.data import Crop, PictureStream, augment, list_pictures, to_stderr
 from pristina.training.loop import start_from, train
 from pristina.training.schedule import Schedule

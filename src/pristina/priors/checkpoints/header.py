@@ -31,7 +31,7 @@ class NetworkSpec:
     Attributes:
         kind: Kind of weights: ``prior``, ``kernel-prior``, ``indi``, ``conditional``,
             ``scratches`` or ``reader``.
-        network: Settings of the network: those of :class:`pristina.priors.network.PatchUNet` or
+        network: Settings of the network: those of :class:`pristina.priors.patch_unet.PatchUNet` or
             :class:`pristina.priors.residual.ResidualUNet`; those of
             :class:`pristina.priors.reader.ReaderNetwork`; or ``unet2d`` (settings of
             ``UNet2DModel``), ``heads`` (attention heads a layer where their number is fixed, else

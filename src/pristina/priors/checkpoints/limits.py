@@ -105,7 +105,7 @@ PATCH: dict[str, Callable[[Any], bool]] = {
     "outputs": _whole(1, 16),
     "labels": _whole(0, 10_000),
 }
-"""Possible values of the settings of :class:`pristina.priors.network.PatchUNet`."""
+"""Possible values of the settings of :class:`pristina.priors.patch_unet.PatchUNet`."""
 
 RESIDUAL: dict[str, Callable[[Any], bool]] = {
     "architecture": _one_of("residual"),
