@@ -37,6 +37,8 @@ CASES = {
     "diffpir": ("faces", HOLE, HOLE),
     "flower": ("faces", HOLE, HOLE),
     "pnp_flow": ("faces", HOLE, HOLE),
+    "pigdm": ("faces", HOLE, HOLE),
+    "red_diff": ("faces", HOLE, HOLE),
     "ddrm": ("faces", SMALL, SMALL),
     "gibbs_ddrm": ("faces", SHAKE, FREE),
     "blind_dps": ("faces", SHAKE, FREE),

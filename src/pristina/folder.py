@@ -22,7 +22,7 @@ from pristina.image.picture import Picture
 from pristina.memory import free_bytes
 from pristina.methods.index import method
 from pristina.operators.recipe import Recipe
-from pristina.picture_files import FileOptions
+from pristina.picture_files import FileOptions, request_files
 from pristina.planning import Plan, plan_request
 from pristina.priors.load import load_weights
 from pristina.request import Request
@@ -195,13 +195,6 @@ class FolderJob:
         """Return the options without a quality where the format has none."""
         kind = FORMATS.get(output.suffix.lower())
         return self.options if kind in WITH_QUALITY else replace(self.options, quality=None)
-
-
-def request_files(request: Request) -> list[Path]:
-    """Return the files that a request may read: weights, and those of the recipe."""
-    named = (request.prior, request.protect, request.mask)
-    files = [Path(name) for name in named if name is not None]
-    return files + (list(Recipe.parse(request.recipe).files) if request.recipe else [])
 
 
 def survey(job: FolderJob, items: Sequence[Item], *, force: bool = False) -> list[Item]:

@@ -1,14 +1,22 @@
-"""Pictures as files on both sides of a restoration: how they are read and how they are written."""
+"""Pictures as files on both sides of a restoration: how they are read and how they are written.
+
+torch takes seconds to import, and is only when a picture is read: what can be refused before that
+is refused at once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pristina.errors import PictureError, SettingError
 from pristina.image.encoding import FORMATS, WITH_DEPTH, WITH_QUALITY, check_format, check_quality
-from pristina.image.picture import Picture
-from pristina.restoration import Restored
+
+if TYPE_CHECKING:
+    from pristina.image.picture import Picture
+    from pristina.request import Request
+    from pristina.restoration import Restored
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class FileOptions:
         Raises:
             PictureError: It cannot be read.
         """
+        from pristina.image.picture import Picture
+
         return Picture.decode(content, name, truncated=self.truncated)
 
     def check(self, picture: Picture, output: Path) -> tuple[str, ...]:
@@ -106,3 +116,14 @@ class FileOptions:
 
     def _with_depth(self, picture: Picture) -> Picture:
         return replace(picture, depth=8) if self.depth == 8 else picture
+
+
+def request_files(request: Request) -> list[Path]:
+    """Return the files that a request may read: weights, and those of the recipe."""
+    named = (request.prior, request.protect, request.mask)
+    files = [Path(name) for name in named if name is not None]
+    if not request.recipe:
+        return files
+    from pristina.operators.recipe import Recipe
+
+    return files + list(Recipe.parse(request.recipe).files)

@@ -22,7 +22,7 @@ def four(c):
 
 
 @functools.cache
-def train(order, steps=40):
+def train(order, steps=60):
     """Train a small network in ADM's form to denoise smooth images, its attention in an order."""
     w = {
         name: (3 * t if "qkv" in name or "proj_out" in name else t).requires_grad_()
@@ -30,7 +30,7 @@ def train(order, steps=40):
     }
     random = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(w.values(), lr=2e-3)
-    table, u = linear_alpha_bar(), torch.linspace(-1, 1, 16)
+    table, u = linear_alpha_bar(), torch.linspace(-1, 1, 8)
     for _ in range(steps):
         slope = 0.5 * torch.randn(2, 4, 3, 1, 1, generator=random)
         x0 = slope[0] * u + slope[1] * u[:, None] + 0.3 * torch.randn(4, 3, 1, 1, generator=random)

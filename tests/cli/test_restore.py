@@ -44,6 +44,26 @@ def test_importing_and_help_stay_light():
     assert done.returncode == 0 and "--method" in done.stdout and "| torch\n" not in done.stderr
 
 
+LIGHT = """
+import sys
+from pristina.cli import main
+
+for words in ("none.png -o a.png", "none.png -o a.xyz", "none.png -o a.png --method brid"):
+    try:
+        main(["restore", *words.split()])
+    except SystemExit as end:
+        assert end.code == 2, end.code
+assert "torch" not in sys.modules
+from pristina.priors.load import load_weights
+load_weights("direct", "blind")
+assert "diffusers" not in sys.modules
+"""
+
+
+def test_refusals_come_before_torch_and_regressors_without_diffusers(tmp_path):
+    subprocess.run([sys.executable, "-c", LIGHT], check=True, cwd=tmp_path)
+
+
 def test_restore_writes_picture_record_and_comparison(pristina, prior_file, picture_file, tmp_path):
     out, record, compare = tmp_path / "out.png", tmp_path / "r.json", tmp_path / "sheet.png"
     words = diip_words(

@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from pristina.errors import InputError, OperatorError
 from pristina.methods.flower import Flower, flower
-from pristina.methods.pnp_flow import PnPFlow, largest_eigenvalue, pnp_flow
+from pristina.methods.pnp_flow import PnPFlow, pnp_flow
 from pristina.methods.steps.flow import denoise
+from pristina.methods.steps.linear import largest_eigenvalue
 from pristina.operators.base import Observation, Operator
 from pristina.operators.resample import Downsample
 from pristina.priors.base import to_unit

@@ -80,7 +80,7 @@ def test_the_width_of_a_gaussian_blur_is_found():
         )
         observation = Observation(y, GaussianBlur(guess, size=13, boundary="circular"))
         found = bird(
-            observation, prior, BIRD(iterations=200, learning_rate=0.05, sampler_steps=10)
+            observation, prior, BIRD(iterations=120, learning_rate=0.1, sampler_steps=5)
         ).operator.estimates()["sigma"]
         assert found == pytest.approx([true] * 2, rel=0.1)
 

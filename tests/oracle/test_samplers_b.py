@@ -204,7 +204,7 @@ def test_endless_steps_take_ddrm_past_the_posterior_mean():
     assert means[0] < 0.35 and 0.45 < means[1] < 0.5 and means[2] > 0.6
 
 
-N_GIBBS = 66
+N_GIBBS = 36
 
 
 @cache
@@ -212,7 +212,7 @@ def gibbs_chains(boundary):
     """Return the observation and images of chains with the kernel held, both in [-1, 1].
 
     GibbsDDRM computes its images one by one. With its kernel held their channels are independent,
-    so that 22 colour images stand for 66 chains.
+    so that 12 colour images stand for 36 chains.
     """
     n, channels = N_GIBBS // 3, 3
     prior = GaussianPrior(0.0, spectral_variance(), spectral=True, channels=channels)

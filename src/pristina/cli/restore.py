@@ -8,14 +8,15 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from pristina.cli.console import make_console, printable
-from pristina.errors import Cancelled, InputError, PictureError, SettingError
+from pristina.cli.outputs import Outputs
+from pristina.errors import Cancelled, InputError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,8 +167,7 @@ def restore(
     options: dict[str, Any] = {"method": method, "prior": prior, "recipe": operator}
     options |= {"preset": preset, "settings": _pairs(set_ or []) or None, "seed": seed}
     options |= {"samples": samples, "strength": strength, "grain": grain, "deep": deep}
-    files_named = {"protect": protect, "mask": mask}
-    options |= {name: None if path is None else str(path) for name, path in files_named.items()}
+    options |= {"protect": protect and str(protect), "mask": mask and str(mask)}
     options |= {"scratches": scratches, "levels": levels, "scale": scale}
     options |= {"device": device, "threads": threads}
     options |= {"memory_bytes": None if memory is None else parse_bytes(memory)}
@@ -222,44 +222,19 @@ def restore(
 def _output(
     output: Path | None, pictures: list[Path], operator: str | None, method: str | None
 ) -> Path:
-    """Return the output, which must be named; a slip in the operator is said before all else."""
+    """Return the output, which must be named; slips in other names are said before all else."""
+    from pristina.methods.index import check_name
+
     if output is None:
         raise SettingError(
             f"Say where the result goes, as in: pristina restore {pictures[0]} -o restored.png"
         )
+    check_name(method or "auto")
     if operator is not None and method in (None, "auto"):
         from pristina.operators.recipe import Recipe
 
         Recipe.parse(operator)
     return output
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Files to be written for one picture."""
-
-    output: Path
-    record: Path | None = None
-    compare: Path | None = None
-    spread: Path | None = None
-    mask: Path | None = None
-
-    def check(self, read: list[Path | None], request: Request, *, force: bool) -> None:
-        """Check before any work that all can be written, and overwrite nothing unasked."""
-        from pristina.files import check_outputs
-        from pristina.folder import request_files
-
-        pictures = [self.output, self.compare, self.spread, self.mask]
-        check_outputs(pictures, [self.record], inputs=[*read, *request_files(request)])
-        for path in (*pictures, self.record):
-            if path is not None and not force and os.path.lexists(path):
-                raise PictureError(f"{path} exists; give another name, or --force to replace it.")
-
-    def check_single(self) -> None:
-        """Check that nothing is asked for that is made of one picture only."""
-        for name in ("record", "compare", "spread"):
-            if getattr(self, name) is not None:
-                raise SettingError(f"--{name} is for one picture; leave it out for several.")
 
 
 def _restore_file(
@@ -273,12 +248,15 @@ def _restore_file(
 ) -> int:
     """Restore one picture; return the exit code."""
     from pristina.files import read_bytes
-    from pristina.image.picture import Picture
+    from pristina.image.encoding import check_format
 
+    check_format(outputs.output)
     content = read_bytes(source)
     before = files.read(content, str(source))
     lost = files.check(before, outputs.output)
     if outputs.compare is not None:
+        from pristina.image.picture import Picture
+
         Picture.from_pixels(before.pixels[:, :1, :1]).check_encodable(outputs.compare)
 
     done = _restored(before, request, console, dry_run=dry_run)

@@ -11,7 +11,7 @@ from pristina.cli.console import duration, printable
 from pristina.errors import SettingError
 
 if TYPE_CHECKING:
-    from pristina.cli.restore import Outputs
+    from pristina.cli.outputs import Outputs
     from pristina.picture_files import FileOptions
     from pristina.request import Request
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pristina.errors import SettingError, did_you_mean
-from pristina.methods.steps.result import Calls, Result
-from pristina.priors.load import Kind
 from pristina.settings import Settings
+
+if TYPE_CHECKING:
+    from pristina.methods.steps.result import Calls, Result
+    from pristina.priors.load import Kind
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ METHODS = {
         MethodEntry(
             "flower", "Flower", "fit where the flow leads, renew the noise", "required", oracle=True
         ),
+        MethodEntry(
+            "pigdm", "PiGDM", "sample, guided by what the data ask", "required", oracle=True
+        ),
+        MethodEntry(
+            "red_diff", "REDDiff", "descend on the denoiser's error", "required", oracle=True
+        ),
         MethodEntry("ddrm", "DDRM", "sample in the operator's spectrum", "optional", oracle=True),
         MethodEntry(
             "gibbs_ddrm", "GibbsDDRM", "alternate DDRM and Langevin steps", "required", oracle=True
@@ -151,6 +159,16 @@ METHODS = {
         ),
     )
 }
+
+
+def check_name(name: str) -> None:
+    """Check that there is a method of this name, or that it is ``auto``.
+
+    Raises:
+        SettingError: There is none.
+    """
+    if name != "auto":
+        method(name)
 
 
 def method(name: str) -> MethodEntry:

@@ -28,20 +28,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from pristina.errors import Cancelled
 from pristina.methods.steps.chain import begin
 from pristina.methods.steps.flow import denoise
-from pristina.methods.steps.linear import known_linear
+from pristina.methods.steps.linear import known_linear, largest_eigenvalue
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
-from pristina.operators.base import Observation, Operator
+from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.settings import Count, NotNegative, Settings
 from pristina.types import Draw, Generators, OnStep
-
-POWER_ITERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,7 @@ def pnp_flow(
         See the module.
 
     Example:
+        >>> from pristina.operators.base import Operator
         >>> from pristina.priors.gaussian import GaussianPrior
         >>> observation = Observation(torch.full((1, 3, 8, 8), 0.6), Operator())
         >>> result = pnp_flow(observation, GaussianPrior(variance=0.1), PnPFlow(steps=10))
@@ -141,24 +139,3 @@ def pnp_flow(
         "pnp_flow", recorder.n_done, x, images=images, generators=draw.get_states()
     )
     return recorder.result("pnp_flow", images, settings, draw.seeds, stop, state=state)
-
-
-def largest_eigenvalue(operator: Operator, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Compute the largest eigenvalue of ``A^T A`` for each image by power iteration.
-
-    Args:
-        operator: Linear operator A.
-        shape: Shape of its images, (B, C, H, W).
-        like: Tensor whose device and dtype are taken.
-
-    Returns:
-        Eigenvalues, (B, 1, 1, 1); a little too small, by less the more iterations are made.
-    """
-    fixed = torch.Generator(like.device).manual_seed(0)
-    x = torch.randn(1, *shape[1:], generator=fixed, device=like.device, dtype=like.dtype)
-    x, norm = x.expand(shape), like.new_ones(shape[0], 1, 1, 1)
-    for _ in range(POWER_ITERATIONS):
-        x = x / x.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-20)
-        x = operator.adjoint(operator(x))
-        norm = x.square().sum((1, 2, 3), keepdim=True).sqrt()
-    return norm

@@ -11,6 +11,8 @@ from pristina.operators.base import Observation, Operator
 MIN_SIGMA = 0.001
 """Least noise level, in [0, 1] units; without any noise the problem would be singular."""
 
+POWER_ITERATIONS = 20
+
 
 def proximal(
     operator: Operator,
@@ -54,6 +56,39 @@ def proximal(
     return x0 + d
 
 
+def largest_eigenvalue(operator: Operator, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Compute the largest eigenvalue of ``A^T A`` for each image by power iteration.
+
+    Args:
+        operator: Linear operator A.
+        shape: Shape of its images, (B, C, H, W).
+        like: Tensor whose device and dtype are taken.
+
+    Returns:
+        Eigenvalues, (B, 1, 1, 1); a little too small, by less the more iterations are made.
+    """
+    fixed = torch.Generator(like.device).manual_seed(0)
+    x = torch.randn(1, *shape[1:], generator=fixed, device=like.device, dtype=like.dtype)
+    x, norm = x.expand(shape), like.new_ones(shape[0], 1, 1, 1)
+    for _ in range(POWER_ITERATIONS):
+        x = x / x.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-20)
+        x = operator.adjoint(operator(x))
+        norm = x.square().sum((1, 2, 3), keepdim=True).sqrt()
+    return norm
+
+
+def pseudo_inverse(operator: Operator, y: Tensor, rho: float = 0.01) -> Tensor:
+    """Return the images nearest to grey that explain ``y``, but for what is hardly observed.
+
+    Args:
+        operator: Linear operator A.
+        y: Observations, (B, C, h, w), in [0, 1] units.
+        rho: Weight of grey: a singular value s counts as ``s^2 / (s^2 + rho)``.
+    """
+    grey = torch.full_like(operator.adjoint(y), 0.5)
+    return proximal(operator, y, grey, torch.tensor(rho), 30)
+
+
 def known_and_linear(title: str, observation: Observation) -> tuple[Operator, float]:
     """Return the operator and the noise level of an observation.
 
@@ -73,11 +108,18 @@ def known_and_linear(title: str, observation: Observation) -> tuple[Operator, fl
 
 def known_linear(title: str, observation: Observation) -> Operator:
     """Return the operator of an observation; see :func:`known_and_linear`."""
+    operator = known_operator(title, observation)
+    if not operator.linear:
+        raise OperatorError(
+            f"{title} needs a linear operator, and {operator.name} is not; dps takes any."
+        )
+    return operator
+
+
+def known_operator(title: str, observation: Observation) -> Operator:
+    """Return the operator of an observation, linear or not; see :func:`known_and_linear`."""
     if observation.operator is None:
         raise OperatorError(
             f"{title} needs the true operator; give it one, or take a blind method such as diip."
         )
-    if not observation.operator.linear:
-        name = observation.operator.name
-        raise OperatorError(f"{title} needs a linear operator, and {name} is not; dps takes any.")
     return observation.operator

@@ -1,0 +1,88 @@
+"""The samplers of later years against the exact posterior of a Gaussian prior.
+
+The scene is that of ``test_samplers_a``: 4 x 4 px, one channel, 256 chains of one observation. None
+of these methods samples the posterior exactly. Each is therefore held to two things: the law of its
+own chain where that is Gaussian and known (so that the implementation is right), and a measured
+distance from the exact posterior mean (so that it is known how far the method is right).
+"""
+
+import pytest
+import torch
+
+from pristina.methods.pigdm import PiGDM, pigdm
+from pristina.methods.red_diff import REDDiff, red_diff
+from pristina.operators.base import Operator
+from pristina.priors.base import to_signed
+from pristina.priors.schedule import linear_alpha_bar, step_pairs
+from tests.oracle.test_samplers_a import N_CHAINS, SIGMA, SPREAD, Pool, case
+
+VARIANCE, NOISE = (2 * SPREAD) ** 2, (2 * SIGMA) ** 2  # In [-1, 1] units.
+
+
+def follows(chains, mean, variance):
+    """Assert that mean and spread of the chains (N, H, W) are those of their law."""
+    chains = chains.double()
+    assert ((chains.mean(0) - mean).abs() <= 5 * (variance / N_CHAINS) ** 0.5 + 1e-4).all()
+    ratio = chains.var(0).mean() / variance  # Of 16 pixels, each with N_CHAINS chains.
+    assert abs(float(ratio) - 1) <= 5 * (2 / N_CHAINS / 16) ** 0.5
+
+
+@pytest.mark.parametrize(("steps", "eta"), [(10, 1.0), (20, 0.5)])
+def test_pigdm_follows_its_law(steps, eta):
+    """Denoising: each pixel of the chain is an affine function of the last one, and noise."""
+    c = case(Operator())
+    y, m = to_signed(c.observation.y[0, 0]).double(), c.prior.mean[0].double()
+    mean, variance = torch.zeros(4, 4).double(), 1.0
+    table = torch.cat([linear_alpha_bar().double(), torch.ones(1)])  # The last is that of s = -1.
+    for t, s in step_pairs(steps):
+        a, b = float(table[t]), float(table[s])
+        gain = a**0.5 * VARIANCE / (a * VARIANCE + 1 - a)  # dx0 / dx_t
+        pull = a**0.5 * gain * (1 - a) / (1 - a + NOISE)
+        c_1 = eta * ((1 - a / b) * (1 - b) / (1 - a)) ** 0.5
+        c_2 = (1 - b - c_1**2) ** 0.5
+
+        def step(x, m=m, y=y, a=a, b=b, gain=gain, pull=pull, c_2=c_2):
+            x0 = m + gain * (x - a**0.5 * m)
+            eps = (x - a**0.5 * x0) / (1 - a) ** 0.5
+            return b**0.5 * (x0 + pull * (y - x0)) + c_2 * eps
+
+        slope = float((step(mean + 1) - step(mean)).mean())
+        mean, variance = step(mean), slope**2 * variance + c_1**2
+    result = pigdm(c.observation, c.prior, PiGDM(steps=steps, eta=eta))
+    follows(to_signed(result.images[:, 0]), mean, variance)
+
+
+@pytest.mark.parametrize(("operator", "bound"), [(Operator(), 0.04), (Pool(), 0.25)])
+def test_pigdm_is_near_the_posterior_mean(operator, bound):
+    """It takes clean pixels for as uncertain as those of unit variance.
+
+    Measured, as a share of the reach: off by 0.013 (denoising) and 0.15 (x2), the spread 0.63 and
+    0.78 of the posterior's.
+    """
+    c = case(operator)
+    off, _, ratio = c.off(pigdm(c.observation, c.prior, PiGDM(steps=50)))
+    assert off < bound
+    assert 0.5 < ratio < 0.9
+
+
+def test_red_diff_is_exact_at_one_noise_level():
+    """There the prior's gradient is that of a Gaussian, and lam can be such that it is the right one.
+
+    At alpha_bar = a the mean gradient is ``lam (mu - m) (1 - a) / (a v + 1 - a)``, m and v being the
+    prior's mean and variance.
+    """
+    c, a = case(Operator()), 0.5
+    c.prior.alpha_bar = torch.full((200,), a)
+    lam = NOISE * (a * VARIANCE + 1 - a) / (VARIANCE * (1 - a))
+    settings = REDDiff(steps=200, learning_rate=0.01, lam=lam)
+    off, _, ratio = c.off(red_diff(c.observation, c.prior, settings))
+    print(off, ratio)
+    assert off < 0.05
+
+
+@pytest.mark.parametrize("operator", [Operator(), Pool()])
+def test_red_diff_is_near_the_data(operator):
+    c = case(operator)
+    off, _, ratio = c.off(red_diff(c.observation, c.prior, REDDiff()))
+    print(off, ratio)
+    assert off < 0.3
