@@ -64,6 +64,15 @@ def test_refusals_come_before_torch_and_regressors_without_diffusers(tmp_path):
     subprocess.run([sys.executable, "-c", LIGHT], check=True, cwd=tmp_path)
 
 
+def test_the_comparison_shows_the_blur(pristina, picture_file, tmp_path):
+    words = ["restore", picture_file, "-o", tmp_path / "out.png", "--compare", tmp_path / "c.png"]
+    pristina(*words, "--method", "deblur", "--operator", "defocus:radius=3,size=9")
+    sheet = pixels(tmp_path / "c.png")
+    tile = sheet[sheet.shape[0] - 256 :, -256:].mean(-1)
+    assert sheet.shape[1] > 3 * 256
+    assert tile[128, 128] == 255 and tile[4, 4] == 0  # A disc, white in its middle.
+
+
 def test_restore_writes_picture_record_and_comparison(pristina, prior_file, picture_file, tmp_path):
     out, record, compare = tmp_path / "out.png", tmp_path / "r.json", tmp_path / "sheet.png"
     words = diip_words(

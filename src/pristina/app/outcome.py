@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pristina.image.encoding import FORMATS
 from pristina.image.picture import Picture
 from pristina.operators.blur import Blur
+from pristina.operators.kernels import drawing
 from pristina.operators.mask import Mask
 
 if TYPE_CHECKING:
@@ -119,10 +120,7 @@ def _drawings(before: Picture, done: Restored) -> Any:
 def _operator_drawings(operator: Operator | None) -> Any:
     for part in [] if operator is None else operator.parts:
         if isinstance(part, Blur):
-            kernel = part.kernel().detach()[0].cpu()
-            scale = max(1, DRAWING_PX // kernel.shape[-1])
-            large = kernel.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-            yield "kernel", _image(_stretched(large))
+            yield "kernel", _image(drawing(part.kernel()[0], DRAWING_PX))
         if isinstance(part, Mask) and "given" in dict(part.named_buffers()):
             yield "mask", _image(part.get_buffer("given")[0].float().cpu())
 

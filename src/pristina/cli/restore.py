@@ -144,7 +144,7 @@ def restore(
     record
         JSON file to write all that is needed to run this again to, and what came out.
     compare
-        File to write a picture of before and after to.
+        File to write a picture of before and after to, with the blur beside them if one was found.
     spread
         File to write the standard deviation of several samples to, pixel by pixel: black where they
         agree, white where they agree least.
@@ -305,7 +305,8 @@ def _write(outputs: Outputs, content: bytes, before: Picture, done: Restored) ->
     if outputs.compare is not None:
         from pristina.image.compare import side_by_side
 
-        sheet = side_by_side([("before", before), ("after", done.picture)])
+        kernels = [("blur", Picture.from_pixels(drawing)) for drawing in _kernels(done)]
+        sheet = side_by_side([("before", before), ("after", done.picture), *kernels])
         files[outputs.compare] = encode(sheet, outputs.compare)
     if outputs.spread is not None and done.std is not None:
         grey = done.std.mean(0, keepdim=True)
@@ -314,6 +315,16 @@ def _write(outputs: Outputs, content: bytes, before: Picture, done: Restored) ->
     if outputs.mask is not None:
         files[outputs.mask] = _mask(done).encode(outputs.mask)
     write_all(files)
+
+
+def _kernels(done: Restored) -> list[Any]:
+    """Draw the blurs that a method took or found."""
+    from pristina.operators.blur import Blur
+    from pristina.operators.kernels import drawing
+
+    blurs = [] if done.operator is None else done.operator.parts
+    side = max(done.picture.size)
+    return [drawing(blur.kernel()[0], side) for blur in blurs if isinstance(blur, Blur)]
 
 
 def _mask(done: Restored) -> Picture:

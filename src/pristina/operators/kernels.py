@@ -375,3 +375,16 @@ def _read_hdf5(path: Path) -> list[Tensor]:
     with h5py.File(path, "r") as file:
         file.visititems(take)
     return found
+
+
+def drawing(kernel: Float[Tensor, "1 k k"], least_px: int) -> Float[Tensor, "1 h w"]:
+    """Draw how one point is smeared, in [0, 1]: white where most of its light goes.
+
+    Args:
+        kernel: A kernel.
+        least_px: Side of which the drawing has more than half, its pixels being squares.
+    """
+    kernel = kernel.detach().cpu()
+    scale = max(1, least_px // kernel.shape[-1])
+    large = kernel.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    return large / large.max().clamp(min=1e-9)
