@@ -39,6 +39,7 @@ CASES = {
     "pnp_flow": ("faces", HOLE, HOLE),
     "pigdm": ("faces", HOLE, HOLE),
     "red_diff": ("faces", HOLE, HOLE),
+    "ddnm": ("faces", HOLE, HOLE),
     "ddrm": ("faces", SMALL, SMALL),
     "gibbs_ddrm": ("faces", SHAKE, FREE),
     "blind_dps": ("faces", SHAKE, FREE),

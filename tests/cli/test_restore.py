@@ -288,11 +288,15 @@ def test_the_choice_of_auto_is_replayed(pristina, tmp_path):
     )
     Image.fromarray(data.astronaut()[:64, :64]).save(damaged, quality=10)
     assert "was chosen" in pristina("restore", damaged, "-o", out, "--record", record)
-    pristina("restore", damaged, "-o", again, "--like", record)
+    assert "another picture" not in pristina("restore", damaged, "-o", again, "--like", record)
     assert (
         again.read_bytes() == out.read_bytes()
         and json.loads(record.read_text())["settings"]["grid"] == "uniform"
     )
+    other = tmp_path / "other.png"
+    Image.fromarray(data.astronaut()[64:128, :64]).save(other)
+    words = ["restore", other, "-o", tmp_path / "c.png", "--like", record]
+    assert "is the record of another picture" in pristina(*words)
 
 
 @pytest.mark.parametrize(

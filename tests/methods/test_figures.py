@@ -63,6 +63,7 @@ CASES = {
     "flower": Case(HALF, 14, HALF, {"steps": 10}),
     "pnp_flow": Case(HALF, 14, HALF, {"steps": 10, "alpha": 0.01, "draws": 1}),
     "red_diff": Case(HALF, 11.8, HALF, {"steps": 30}),
+    "ddnm": Case(HALF, 12.9, HALF, {"steps": 10}),
     "gibbs_ddrm": Case(BLUR, 0.9, KERNEL, {"steps": 20, "kernel_px": 9}),
     # So few steps do not help, but hold on to the picture: without guidance it loses 13 dB.
     "blind_dps": Case(BLUR, -1.5, "kernel:size=31 | noise:sigma=0.02", {"steps": 50}),

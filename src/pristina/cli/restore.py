@@ -199,7 +199,7 @@ def restore(
             return restore_remote(
                 server, pictures[0], outputs, request, files, console, dry_run=dry_run
             )
-        return _restore_file(pictures[0], outputs, request, files, console, dry_run=dry_run)
+        return _restore_file(pictures[0], outputs, request, files, console, like, dry_run=dry_run)
 
     if server is not None:
         raise SettingError("--server restores a single picture; name one file.")
@@ -243,6 +243,7 @@ def _restore_file(
     request: Request,
     files: FileOptions,
     console: Any,
+    like: Path | None,
     *,
     dry_run: bool,
 ) -> int:
@@ -266,8 +267,9 @@ def _restore_file(
     folder, is_new = outputs.output.parent, not outputs.output.parent.exists()
     _write(outputs, files.encode(before, content, done, outputs.output), before, done)
     _report(console, done, outputs)
-    made = [f"The folder {folder} was made."] if is_new else []
-    for note in (*files.notes(before, lost, done, outputs.output), *made):
+    more = [f"The folder {folder} was made."] if is_new else []
+    more += [] if like is None else _note_of_record(like, before)
+    for note in (*files.notes(before, lost, done, outputs.output), *more):
         console.print(f"note: {printable(note)}")
     return DAMAGED if before.damaged else 0
 
@@ -395,6 +397,14 @@ def _read_record(path: Path, given: dict[str, Any]) -> Request:
         return Request.from_record(values)
     except InputError as error:
         raise InputError(f"{path} is not a record of pristina restore: {error}") from error
+
+
+def _note_of_record(path: Path, picture: Picture) -> list[str]:
+    """Say so where a record that was followed is that of another picture."""
+    recorded = json.loads(path.read_text("utf-8-sig")).get("input", {}).get("sha256")
+    if recorded in (None, picture.sha256):
+        return []
+    return [f"{path} is the record of another picture; its settings were followed."]
 
 
 @contextmanager

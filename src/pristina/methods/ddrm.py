@@ -33,8 +33,9 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from pristina.errors import Cancelled, InputError
+from pristina.errors import Cancelled
 from pristina.methods.steps.chain import begin
+from pristina.methods.steps.linear import known_sigma
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation, Operator
@@ -188,17 +189,6 @@ def sigma_at(prior: Prior, t: int) -> Tensor:
     """Return noise over signal at timestep ``t``: the noise of the variance exploding image."""
     alpha_bar = alpha_bar_at(prior.alpha_bar, t)
     return ((1 - alpha_bar) / alpha_bar).sqrt()
-
-
-def known_sigma(observation: Observation, method: str) -> float:
-    """Return the noise level of an observation, which ``method`` must know, in [0, 1] units.
-
-    Raises:
-        InputError: It is missing.
-    """
-    if observation.known_sigma is None:
-        raise InputError(f"{method} must know the noise: give known_sigma, in [0, 1] units.")
-    return observation.known_sigma
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ from torch import Tensor
 
 from pristina.errors import Cancelled, SettingError
 from pristina.image.statistics import estimate_noise
-from pristina.methods.ddrm import Etas, advance, first_image, known_sigma, sigma_at
+from pristina.methods.ddrm import Etas, advance, first_image, sigma_at
 from pristina.methods.steps.blind_blur import (
     blur_of,
     blur_with,
@@ -60,6 +60,7 @@ from pristina.methods.steps.blind_blur import (
     langevin_as_released,
 )
 from pristina.methods.steps.chain import begin
+from pristina.methods.steps.linear import known_sigma
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation

@@ -130,7 +130,11 @@ METHODS = {
         MethodEntry(
             "red_diff", "REDDiff", "descend on the denoiser's error", "required", oracle=True
         ),
+        MethodEntry(
+            "daps", "DAPS", "sample near a clean image, renew the noise", "required", oracle=True
+        ),
         MethodEntry("ddrm", "DDRM", "sample in the operator's spectrum", "optional", oracle=True),
+        MethodEntry("ddnm", "DDNM", "fill the operator's null space", "optional", oracle=True),
         MethodEntry(
             "gibbs_ddrm", "GibbsDDRM", "alternate DDRM and Langevin steps", "required", oracle=True
         ),

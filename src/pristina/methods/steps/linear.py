@@ -101,9 +101,14 @@ def known_and_linear(title: str, observation: Observation) -> tuple[Operator, fl
         InputError: The noise level is missing.
     """
     operator = known_linear(title, observation)
+    return operator, known_sigma(observation, title)
+
+
+def known_sigma(observation: Observation, title: str) -> float:
+    """Return the noise level of an observation, in [0, 1] units; see :func:`known_and_linear`."""
     if observation.known_sigma is None:
         raise InputError(f"{title} must know the noise: give known_sigma, in [0, 1] units.")
-    return operator, observation.known_sigma
+    return observation.known_sigma
 
 
 def known_linear(title: str, observation: Observation) -> Operator:
