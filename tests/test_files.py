@@ -65,3 +65,8 @@ def test_outputs_are_checked_before_any_work(tmp_path, outputs, words):
         [tmp_path / "new" / "out.png"], [tmp_path / "out.txt"], inputs=[tmp_path / "in.png"]
     )
     assert {p.name for p in tmp_path.iterdir()} == {"in.png", "link.png", "folder"}
+
+
+def test_a_name_with_nul_is_refused(tmp_path):
+    with pytest.raises(PictureError, match="character NUL"), atomic(tmp_path / "a\0.png"):
+        pass

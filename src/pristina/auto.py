@@ -30,6 +30,9 @@ JPEG_QUALITY = 85
 """Highest quality at which a JPEG file is repaired in any case, and by ``jpeg`` unless noise is
 seen too or others are sure to gain more: each of 20 training photographs gains with it in PSNR and
 HaarPSI, while sharpening a file whose picture was soft by nature costs 2 to 9 dB."""
+JPEG_WEIGHTS = "jpeg"
+"""Weights that repair compression alone: with them the restored picture is kept to what the JPEG
+file allows."""
 ALL_ROUND, SPECIALIST_DB = "blind", 0.1
 """Weights for any damage, and how much more others must gain to be taken in their place."""
 
@@ -65,9 +68,13 @@ def choose(reading: Reading, request: Request, kind: Kind = "direct") -> tuple[R
     repair = gain.value >= max(LEAST_DB, CAUTION * (gain.value - gain.low))
     expected = f"predicted gain {gain.value:+.1f} dB ({gain.low:+.1f} to {gain.high:+.1f})"
     compressed = (reading.file_quality or 100) <= JPEG_QUALITY
-    sure = name == "jpeg" or gain.low > reading.gains["jpeg"].value or "noise" in reading.seen
+    sure = (
+        name == JPEG_WEIGHTS
+        or gain.low > reading.gains[JPEG_WEIGHTS].value
+        or "noise" in reading.seen
+    )
     if compressed and not (repair and sure):
-        name, repair = "jpeg", True
+        name, repair = JPEG_WEIGHTS, True
         expected = f"a JPEG file of quality {reading.file_quality}, which it betters as a rule"
     if request.prior is not None:
         repair = bool(reading.seen)

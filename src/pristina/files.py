@@ -58,6 +58,8 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         PictureError: The place cannot be written to, or the disk is full.
     """
+    if "\0" in str(path):
+        raise PictureError("The name of a file cannot hold the character NUL.")
     beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

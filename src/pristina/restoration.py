@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pristina.auto import JPEG_WEIGHTS
 from pristina.errors import InputError
 from pristina.image.blend import blend
 from pristina.image.fit import resize
@@ -29,9 +30,6 @@ from pristina.seeds import generators
 from pristina.settings import Settings
 from pristina.types import Draw, Generators, OnStep, check_dense
 
-JPEG_WEIGHTS = "jpeg"
-"""Weights that repair compression alone: with them the restored picture is kept to what the JPEG
-file allows."""
 RECORD_FORMAT = 2
 """Version of the layout of records."""
 
