@@ -64,6 +64,8 @@ CASES = {
     "pnp_flow": Case(HALF, 14, HALF, {"steps": 10, "alpha": 0.01, "draws": 1}),
     "red_diff": Case(HALF, 11.8, HALF, {"steps": 30}),
     "ddnm": Case(HALF, 12.9, HALF, {"steps": 10}),
+    "daps": Case(HALF, 15.8, HALF, {"steps": 15, "langevin": 10}),
+    "sitcom": Case(HALF, 10, HALF, {"steps": 5, "iterations": 5, "learning_rate": 0.1}),
     "gibbs_ddrm": Case(BLUR, 0.9, KERNEL, {"steps": 20, "kernel_px": 9}),
     # So few steps do not help, but hold on to the picture: without guidance it loses 13 dB.
     "blind_dps": Case(BLUR, -1.5, "kernel:size=31 | noise:sigma=0.02", {"steps": 50}),

@@ -105,6 +105,7 @@ METHODS = {
         MethodEntry("mmse", "MMSE", "denoise with one call of a diffusion prior", "size"),
         MethodEntry("diip", "DIIP", "fit through the prior and stop in time", "size"),
         MethodEntry("bird", "BIRD", "optimise noise and degradation together", "optional"),
+        MethodEntry("refit", "Refit", "fit picture, damage and noise in each step", "optional"),
         MethodEntry(
             "invert2restore",
             "Invert2Restore",
@@ -132,6 +133,20 @@ METHODS = {
         ),
         MethodEntry(
             "daps", "DAPS", "sample near a clean image, renew the noise", "required", oracle=True
+        ),
+        MethodEntry(
+            "sitcom",
+            "SITCOM",
+            "optimise the network's input",
+            "required",
+            oracle=True,
+        ),
+        MethodEntry(
+            "fast_dips",
+            "FASTDIPS",
+            "correct to within the noise",
+            "required",
+            oracle=True,
         ),
         MethodEntry("ddrm", "DDRM", "sample in the operator's spectrum", "optional", oracle=True),
         MethodEntry("ddnm", "DDNM", "fill the operator's null space", "optional", oracle=True),

@@ -38,10 +38,11 @@ LUMA = (0.299, 0.587, 0.114)
 WINDOW_PX = 384
 """Side of the windows, where the picture is large enough."""
 
-EDGES = 2e-3
-"""Price of an edge, in squared [0, 1] units; each round lowers it by :data:`CHEAPER`."""
+EDGES = (8e-3, 5e-4)
+"""Price of an edge on the coarsest and the finest scale, in squared [0, 1] units: few edges decide
+the kernel's shape, many its details. Each round on a scale lowers it by :data:`CHEAPER`."""
 
-CHEAPER = 1.1
+CHEAPER = 1.25
 
 SMOOTH = 0.05
 """Weight of the kernel's energy against its fit, as a share of the mean energy of gradients."""
@@ -137,7 +138,8 @@ def estimate_kernel(y: Tensor, size: int) -> Kernels:
         side = max(3, 2 * round((size * scale - 1) / 2) + 1)
         small = [max(32, round(length * scale)) for length in y.shape[-2:]]
         kernel = _cleaned(_resized(kernel, [side, side]), 0.02)
-        kernel = _refined(_resized(y, small), kernel)
+        price = EDGES[1] * (EDGES[0] / EDGES[1]) ** (level / max(1, coarsest))
+        kernel = _refined(_resized(y, small), kernel, price)
     return _centred(kernel)
 
 
@@ -154,8 +156,8 @@ def _first_kernel(y: Tensor) -> Tensor:
     return torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.0, 0.0]]).to(y)[None, None]
 
 
-def _refined(y: Tensor, kernel: Tensor) -> Tensor:
-    """Improve a kernel on one scale."""
+def _refined(y: Tensor, kernel: Tensor, price: float) -> Tensor:
+    """Improve a kernel on one scale, where an edge costs ``price`` at first."""
     side = kernel.shape[-1]
     half = side // 2
     height, width = y.shape[-2:]
@@ -163,7 +165,6 @@ def _refined(y: Tensor, kernel: Tensor) -> Tensor:
     canvas = on_canvas(y, half, half, size)
     seen = torch.zeros(1, 1, *size, dtype=y.dtype, device=y.device)
     seen[..., half + 1 : half + height - 1, half + 1 : half + width - 1] = 1
-    price = EDGES
     for _ in range(ROUNDS):
         x = _few_edges(canvas, kernel, price)
         kernel = centre(_cleaned(_kernel_between(x, canvas, seen, side), FAINT))[0]
