@@ -43,6 +43,7 @@ CASES = {
     "ddnm": ("faces", HOLE, HOLE),
     "daps": ("faces", HOLE, HOLE),
     "sitcom": ("faces", HOLE, HOLE),
+    "fast_dips": ("faces", HOLE, HOLE),
     "ddrm": ("faces", SMALL, SMALL),
     "gibbs_ddrm": ("faces", SHAKE, FREE),
     "blind_dps": ("faces", SHAKE, FREE),

@@ -62,9 +62,11 @@ def test_battery_of_drawn_images():
 
 
 def test_the_levels_fall_and_stay():
-    levels = Refit(steps=10, settle=0.5, first_noise=3.2, last_noise=0.1).levels()
+    levels = Refit(steps=10, settle=0.5, first_noise=3.2, last_noise=0.1).levels(True)
     assert levels[:5] == pytest.approx([3.2, 1.6, 0.8, 0.4, 0.2]) and levels[5:] == [0.1] * 5
-    assert len(SAMPLE.levels()) == SAMPLE.steps and SAMPLE.levels()[0] == SAMPLE.first_noise
+    told, untold = (Refit(steps=10).levels(told) for told in (True, False))
+    assert told[0] > untold[0] and told[-1] > untold[-1] and len(told) == len(untold) == 10
+    assert len(SAMPLE.levels(True)) == SAMPLE.steps and SAMPLE.levels(True)[-1] < 0.03
 
 
 @pytest.mark.parametrize(("told", "bound"), [(True, 0.06), (False, 0.1)])

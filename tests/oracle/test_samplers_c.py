@@ -139,9 +139,14 @@ def test_sitcom_stops_between_the_prior_and_the_data(operator):
     assert 0.8 < float(result.trace["loss"][-1].mean() ** 0.5) / SIGMA < 1.6
 
 
-@pytest.mark.parametrize("operator", [Operator(), Pool()])
-def test_fast_dips_is_near_the_posterior_mean(operator):
+@pytest.mark.parametrize(("operator", "bound"), [(Operator(), 0.1), (Pool(), 0.5)])
+def test_fast_dips_is_near_the_posterior_mean(operator, bound):
+    """It goes nearly to the observation, and the last call of the prior leads part of the way back.
+
+    Measured: off by 0.04 of the reach (denoising) and 0.38 (x2), the spread 0.92 and 0.59 of the
+    posterior's.
+    """
     c = case(operator)
     off, _, ratio = c.off(fast_dips(c.observation, c.prior, FASTDIPS(steps=20)))
-    print(off, ratio)
-    assert off < 0.6
+    assert off < bound
+    assert 0.45 < ratio < 1.1

@@ -134,19 +134,9 @@ METHODS = {
         MethodEntry(
             "daps", "DAPS", "sample near a clean image, renew the noise", "required", oracle=True
         ),
+        MethodEntry("sitcom", "SITCOM", "optimise the network's input", "required", oracle=True),
         MethodEntry(
-            "sitcom",
-            "SITCOM",
-            "optimise the network's input",
-            "required",
-            oracle=True,
-        ),
-        MethodEntry(
-            "fast_dips",
-            "FASTDIPS",
-            "correct to within the noise",
-            "required",
-            oracle=True,
+            "fast_dips", "FASTDIPS", "correct to within the noise", "required", oracle=True
         ),
         MethodEntry("ddrm", "DDRM", "sample in the operator's spectrum", "optional", oracle=True),
         MethodEntry("ddnm", "DDNM", "fill the operator's null space", "optional", oracle=True),

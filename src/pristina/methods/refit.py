@@ -17,22 +17,23 @@ Source:
 
         x0    = D(x_tau)
         x     = argmin ||(y - A x) / sigma||^2 + (x - x0)^T C^-1 (x - x0)
-        eta   : some steps of Adam on ||(y - A x) / sigma||^2
+        eta   : some steps of Adam on ||(y - A x0) / sigma||^2
         sigma^2 = ||y - A x||^2 / m  and what x is uncertain by
         x_tau = x + tau noise, with new noise and the next tau
 
     * The data step on the prediction and the new noise: Flower (Pourya et al., ICLR 2026), PnP-Flow
       (Martin et al., ICLR 2025), FAST-DIPS (2026) for operators that are not linear. C is not a
       number but falls with frequency (:mod:`pristina.methods.steps.correlated`).
-    * Unknowns fitted in turns with the image: GibbsDDRM (Murata et al., ICML 2023), FastDiffusionEM
-      (Laroche et al., WACV 2024), whose kernel step in closed form is much worse here
-      (``benchmarks/speed.md``).
+    * Unknowns fitted in turns with the image: GibbsDDRM (Murata et al., ICML 2023), which fits them
+      to the prediction as here (x already agrees with whatever they are), and FastDiffusionEM
+      (Laroche et al., WACV 2024). A kernel step in closed form was worse (``benchmarks/speed.md``).
     * The noise integrated out, ``(m / 2) log ||r||^2``: NA-NHMC (2026). New: for each brightness or
       frequency, and with values that were clipped replaced by their expectation
       (:mod:`pristina.methods.steps.noise_level`).
     * New: before the first call the image is fitted to a single colour, with C the spectrum of
-      images, so that the chain begins with moderate noise; it stays at the last level and returns
-      the mean of its images there, which is nearer to the mean of the posterior than one of them.
+      images, so that the chain begins with moderate noise (without an operator, at y); it stays at
+      the last level and returns the mean of its images there, which is nearer to the mean of the
+      posterior than one of them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from pristina.methods.steps.fitted import Told, Untold, cooling
 from pristina.methods.steps.latent import first_operator
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
-from pristina.operators.base import Observation
+from pristina.operators.base import Observation, Operator
 from pristina.priors.base import Prior, to_signed, to_unit
 from pristina.priors.schedule import timestep_of
 from pristina.settings import Count, Positive, Settings, Share
@@ -59,11 +60,11 @@ from pristina.types import Draw, Generators, Images, OnStep
 PACE = 30
 """Number of steps for which the learning rates are meant; in more steps each is smaller."""
 
-WARM_UP = 3
-"""Fits before the first network call, by which the first image and the noise become known."""
+TOLD = 2.0, 0.3
+"""First and last noise where the form of the damage is known."""
 
-WIDE = 500.0
-"""Uncertainty of the single colour to which they start, in [0, 1] units: that of any image."""
+UNTOLD = 0.6, 0.2
+"""The same where it is not, and the chain begins at the observation."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class Refit(Settings):
 
     Attributes:
         steps: Number of network calls.
-        first_noise: Noise of the first step, in [-1, 1] units.
-        last_noise: Noise of the last steps.
+        first_noise: Noise of the first step, in [-1, 1] units; None for 2 with an operator, and 0.6
+            without one.
+        last_noise: Noise of the last steps; None for 0.3 with an operator, and 0.2 without one.
         settle: Share of the steps that are made at the last level; the others fall to it
             geometrically.
         average: Share of the steps whose images are averaged, from the end; 0 for the last one.
@@ -87,8 +89,8 @@ class Refit(Settings):
     """
 
     steps: Count = 30
-    first_noise: Positive = 2.0
-    last_noise: Positive = 0.3
+    first_noise: Positive | None = None
+    last_noise: Positive | None = None
     settle: Share = 0.6
     average: Share = 0.5
     trust: Annotated[float, Interval(gt=0, le=1)] = 0.7
@@ -97,12 +99,14 @@ class Refit(Settings):
     iterations: Count = 6
     sample: bool = False
 
-    def levels(self) -> list[float]:
-        """Return the noise of each step."""
+    def levels(self, told: bool) -> list[float]:
+        """Return the noise of each step, with an operator or without one."""
+        first, last = TOLD if told else UNTOLD
+        first = first if self.first_noise is None else self.first_noise
+        last = last if self.last_noise is None else self.last_noise
         n = self.steps - round(self.settle * self.steps)
-        ratio = self.last_noise / self.first_noise
-        falling = [self.first_noise * ratio ** (k / max(1, n)) for k in range(n)]
-        return falling + [self.last_noise] * (self.steps - n)
+        falling = [first * (last / first) ** (k / max(1, n)) for k in range(n)]
+        return falling + [last] * (self.steps - n)
 
 
 SAMPLE = Refit(last_noise=0.02, settle=0.0, average=0.0, sample=True)
@@ -167,17 +171,14 @@ def refit(
         start.check("refit", shape, draw.device)
         start.restore_generators(draw)
     operator = None if observation.operator is None else first_operator(observation, start)
-    rates = settings.rate, settings.kernel_rate
-    fitted = (
-        Untold(y) if operator is None else Told(y, operator, shape, *rates, settings.iterations)
-    )
-    levels = settings.levels()
+    fitted = Untold(y) if operator is None else _told(y, operator, shape, settings)
+    levels = settings.levels(operator is not None)
     if start is not None and start.memory and start.noise is not None:
         memory = start.recall()
         x_tau, total, images = start.noise.clone(), memory["total"], memory["images"]
         fitted.recall(memory["fitted"])
     else:
-        x = _warmed_up(fitted, shape, draw)
+        x = fitted.first(shape, draw)
         x_tau = _renewed(x, levels[0], draw)
         total, images = torch.zeros_like(x), x.clamp(0, 1)
     n_averaged = max(1, round(settings.average * settings.steps))
@@ -188,7 +189,7 @@ def refit(
             x0 = to_unit(_denoised(prior, x_tau, tau))
             error = ErrorSpectrum(x0, tau / 2, settings.trust)  # [-1, 1] pixels double the noise.
             x = fitted.fit(x0, error, draw, settings.sample)
-            fitted.learn(x, PACE / settings.steps * cooling(k / settings.steps))
+            fitted.learn(x0, PACE / settings.steps * cooling(k / settings.steps))
             loss = fitted.measure(x, error, draw)
             # The mean of the last images, or the last one.
             images = x.clamp(0, 1)
@@ -222,15 +223,9 @@ def refit(
     )
 
 
-def _warmed_up(fitted: Told | Untold, shape: tuple[int, ...], draw: Draw) -> Images:
-    """Fit images and noise to a single colour, without the network."""
-    level = fitted.level(shape)
-    error = ErrorSpectrum(level, WIDE, 1.0)
-    x = level
-    for _ in range(WARM_UP):
-        x = fitted.fit(level, error, draw, sample=False)
-        fitted.measure(x, error, draw)
-    return x
+def _told(y: Tensor, operator: Operator, shape: tuple[int, ...], settings: Refit) -> Told:
+    rates = settings.rate, settings.kernel_rate
+    return Told(y, operator, shape, *rates, settings.iterations)
 
 
 @torch.no_grad()

@@ -32,6 +32,8 @@ SQUARES = 8
 """Squares a side in which a crop is divided to find its smoothest place."""
 BLOCK = 8
 """Side of a JPEG's blocks in pixels."""
+LAG_PX = 8
+"""Largest distance at which the details of a crop are compared with themselves."""
 DETAIL = 8.0
 """Factor by which differences from the neighbourhood are enlarged for the network."""
 
@@ -40,7 +42,8 @@ class ReaderNetwork(nn.Module):
     """Convolutions over each crop, averages over its places, and dense layers on their mean.
 
     The features of a crop are means and deviations, over its places, of what each convolution
-    gives, and the mean in its smoothest place; for damage is a texture and not a place.
+    gives, and the mean in its smoothest place; for damage is a texture and not a place. The shape
+    of a blur shows in how the details of all crops repeat themselves.
 
     Args:
         settings: ``channels``, the widths from fine to coarse, and ``hidden``, that of the dense
@@ -60,7 +63,8 @@ class ReaderNetwork(nn.Module):
             for level, (i, o) in enumerate(zip(ins, widths, strict=True))
         )
         self.crop = nn.Linear(3 * sum(widths), hidden)
-        self.picture = nn.Linear(2 * hidden + 2 + 2 * BLOCK, hidden)
+        n_lags = (LAG_PX + 1) * (2 * LAG_PX + 1)
+        self.picture = nn.Linear(2 * hidden + 2 + 2 * BLOCK + 2 * n_lags, hidden)
         n_values = len(LEVELS) + len(CANDIDATES)
         self.answer = nn.Linear(hidden, len(KINDS) + 2 * n_values)
 
@@ -74,6 +78,7 @@ class ReaderNetwork(nn.Module):
         """
         n_crops = x.shape[1]
         grid = torch.cat([_grid(x), _grid(x.transpose(-1, -2))], 1)
+        repeats = _repeats(x)
         x = x.flatten(0, 1)
         around = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
         x = F.pixel_unshuffle(torch.cat([x - 0.5, DETAIL * (x - around)], 1), 2)
@@ -86,7 +91,7 @@ class ReaderNetwork(nn.Module):
             features += [_level(x.mean((2, 3))), _level(deviation), _level(low)]
         each = F.relu(self.crop(torch.cat(features, 1))).unflatten(0, (-1, n_crops))
         told = torch.stack([quality, (quality > 0).float()], 1)
-        picture = torch.cat([each.mean(1), each.amax(1), told, grid], 1)
+        picture = torch.cat([each.mean(1), each.amax(1), told, grid, repeats], 1)
         answer = self.answer(F.relu(self.picture(picture)))
         kinds, values, spreads = answer.split(
             [len(KINDS), len(LEVELS) + len(CANDIDATES), len(LEVELS) + len(CANDIDATES)], 1
@@ -103,6 +108,33 @@ def _grid(x: Tensor) -> Tensor:
     steps = steps[:, : steps.shape[1] // BLOCK * BLOCK].unflatten(1, (-1, BLOCK)).mean(1)
     ratio = (steps + 1e-4) / (steps.mean(1, keepdim=True) + 1e-4)
     return 5 * ratio.log().sort(1, descending=True).values
+
+
+def _repeats(x: Tensor) -> Tensor:
+    """Compare the details of a picture with themselves, some pixels apart, (B, n).
+
+    They are the autocorrelation of the whitened crops and their cepstrum, at all distances up to
+    :data:`LAG_PX`. A blur by a line or a disc leaves lobes there at its own length (Yitzhaky and
+    Kopeika, Graphical Models and Image Processing 59, 1997).
+    """
+    height, width = x.shape[-2:]
+    light = x.float().mean(2)
+    light = light - light.mean((2, 3), keepdim=True)
+    window = torch.outer(
+        torch.hann_window(height, device=x.device), torch.hann_window(width, device=x.device)
+    )
+    power = torch.fft.rfft2(window * light).abs().square()
+    down = torch.fft.fftfreq(height, device=x.device)[:, None]
+    right = torch.fft.rfftfreq(width, device=x.device)
+    power = power * (down**2 + right**2)  # Clean pictures have about as much at each frequency.
+    power = power.mean(1) + 1e-6 * height * width
+    found = []
+    for spectrum in (power, power.log()):
+        lags = torch.fft.irfft2(spectrum, s=(height, width)).roll(LAG_PX, -1)
+        lags = lags[:, : LAG_PX + 1, : 2 * LAG_PX + 1]
+        found.append(lags.flatten(1))
+    found[0] = found[0] / found[0][:, LAG_PX, None].clamp(min=1e-12)
+    return torch.cat(found, 1)
 
 
 def _level(x: Tensor) -> Tensor:

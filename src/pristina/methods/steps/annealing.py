@@ -22,7 +22,7 @@ def noise_levels(n: int, first: float, last: float) -> list[float]:
 
     Example:
         >>> [round(sigma, 2) for sigma in noise_levels(4, 100.0, 0.1)]
-        [100.0, 17.08, 1.81, 0.1]
+        [100.0, 19.36, 2.26, 0.1]
     """
     a, b = first ** (1 / POWER), last ** (1 / POWER)
     return [float((a + k / max(n - 1, 1) * (b - a)) ** POWER) for k in range(n)]

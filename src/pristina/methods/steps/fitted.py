@@ -12,18 +12,34 @@ from typing import Any
 import torch
 
 from pristina.methods.steps.correlated import ErrorSpectrum, fit_any, fit_linear
-from pristina.methods.steps.noise_level import by_brightness, by_frequency, clipped_at, unclipped
+from pristina.methods.steps.noise_level import (
+    MIN_SIGMA,
+    by_brightness,
+    by_frequency,
+    clipped_at,
+    unclipped,
+)
 from pristina.operators.base import Observed, Operator
 from pristina.types import Draw, Images, PerImage
 
 FIRST_SIGMA = 0.1
 """First guess of the noise, in [0, 1] units."""
 
+WARM_UP = 3
+"""Fits before the first network call, by which the first image and the noise become known."""
+
+WIDE = 500.0
+"""Uncertainty of the single colour to which they start, in [0, 1] units: that of any image."""
+
 UPDATES = 3
 """Steps of Adam on the unknowns of the damage, for each image that is fitted."""
 
 BETAS = (0.8, 0.95)
 """Decay rates of Adam, for so few steps shorter in memory than the usual ones."""
+
+
+DOUBT = 0.25
+"""Share of the uncertainty of a prediction that is taken off what it leaves over."""
 
 
 class Told:
@@ -65,7 +81,17 @@ class Told:
             groups = [{"params": [p], "lr": lr} for p, lr in self.rates.items()]
             self.adam = torch.optim.Adam(groups, betas=BETAS)
 
-    def level(self, shape: tuple[int, ...]) -> Images:
+    def first(self, shape: tuple[int, ...], draw: Draw) -> Images:
+        """Fit images and noise to a single colour, with the power of images, without a network."""
+        level = self._level(shape)
+        error = ErrorSpectrum(level, WIDE, 1.0)
+        x = level
+        for _ in range(WARM_UP):
+            x = self.fit(level, error, draw, sample=False)
+            self.measure(x, error, draw)
+        return x
+
+    def _level(self, shape: tuple[int, ...]) -> Images:
         """Return the images of one colour that come nearest to the observation."""
         colour = (self.white * self.y).sum((2, 3), keepdim=True)
         colour = colour / self.white.square().sum((2, 3), keepdim=True).clamp(min=1e-12)
@@ -146,18 +172,20 @@ class Untold:
         spectrum = torch.fft.rfft2(y[:, :1])
         self.variance = torch.full_like(spectrum.real, FIRST_SIGMA**2)
 
-    def level(self, shape: tuple[int, ...]) -> Images:
-        """Return the mean colours."""
-        return self.y.mean((2, 3), keepdim=True).expand(shape).clone()
+    def first(self, shape: tuple[int, ...], draw: Draw) -> Images:
+        """Return the observation: a chain that begins with less goes its own way."""
+        return self.y
 
     def fit(self, x0: Images, error: ErrorSpectrum, draw: Draw, sample: bool) -> Images:
         """Fit the images in closed form, see :meth:`Told.fit`.
 
-        The noise is what the *predicted* images leave over. What the fitted ones leave over would
-        be smaller, the observation then trusted more, and so on until it is its own explanation.
+        The noise is what the *predicted* images leave over, less a share of their uncertainty.
+        What the fitted ones leave over, or all of that uncertainty taken off, would be too small:
+        the observation is then trusted more, and so on until it is its own explanation.
         """
         residual = self.y - x0
-        self.variance = by_frequency(residual)
+        variance = by_frequency(residual) - DOUBT * error.power
+        self.variance = variance.clamp(min=MIN_SIGMA**2)
         share = error.power / (error.power + self.variance)
         size = x0.shape[-2:]
         x = x0 + torch.fft.irfft2(share * torch.fft.rfft2(residual), s=size)
