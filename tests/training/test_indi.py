@@ -238,7 +238,7 @@ def test_a_regressor_learns_from_pairs(darkened, tmp_path):
     out = tmp_path / "out.safetensors"
     settings = InDITraining("darkened pictures", mixture=None, layers=1, **TINY)
     files = PairFiles((darkened,), held_out=darkened)
-    train_indi(files, out, settings, short(images=240, learning_rate=5e-3))
+    train_indi(files, out, settings, short(images=480, learning_rate=3e-3))
     prior = load_weights("direct", out)
     assert (
         prior.domain == "darkened pictures"

@@ -143,7 +143,7 @@ def test_it_learns_to_tell_two_kinds_apart():
     network = ReaderNetwork({"channels": [8, 8], "hidden": 16})
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     before = task.evaluate(network)
-    for step in range(60):
+    for step in range(120):
         batch = torch.stack(rows[step % 3 * 8 :][:8])
         loss = task.loss(network, batch, torch.Generator().manual_seed(step))
         loss.backward()
