@@ -51,6 +51,12 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             stack.enter_context(atomic(path)).write_bytes(content)
 
 
+def check_name(path: Path | str) -> None:
+    """Raise :class:`PictureError` if no file can have this name."""
+    if "\0" in str(path):
+        raise PictureError("The name of a file cannot hold the character NUL.")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a file beside ``path`` that is renamed to it if the block succeeds, else deleted.
@@ -58,8 +64,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         PictureError: The place cannot be written to, or the disk is full.
     """
-    if "\0" in str(path):
-        raise PictureError("The name of a file cannot hold the character NUL.")
+    check_name(path)
     beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -168,11 +168,10 @@ def restore(
     options |= {"preset": preset, "settings": _pairs(set_ or []) or None, "seed": seed}
     options |= {"samples": samples, "strength": strength, "grain": grain, "deep": deep}
     options |= {"protect": protect and str(protect), "mask": mask and str(mask)}
-    options |= {"scratches": scratches, "levels": levels, "scale": scale}
-    options |= {"device": device, "threads": threads}
-    options |= {"memory_bytes": None if memory is None else parse_bytes(memory)}
+    options |= {"scratches": scratches, "levels": levels, "scale": scale, "device": device}
+    options |= {"threads": threads, "memory_bytes": None if memory is None else parse_bytes(memory)}
     given = {name: value for name, value in options.items() if value is not None}
-    request = Request(**given) if like is None else _read_record(like, given)
+    request, made_of = (Request(**given), None) if like is None else _read_record(like, given)
     _check_threads(request.threads)
     if spread is not None and request.samples < 2:
         raise SettingError("A single sample shows no spread; give --samples 2 or more.")
@@ -199,7 +198,9 @@ def restore(
             return restore_remote(
                 server, pictures[0], outputs, request, files, console, dry_run=dry_run
             )
-        return _restore_file(pictures[0], outputs, request, files, console, like, dry_run=dry_run)
+        return _restore_file(
+            pictures[0], outputs, request, files, console, made_of, dry_run=dry_run
+        )
 
     if server is not None:
         raise SettingError("--server restores a single picture; name one file.")
@@ -243,11 +244,11 @@ def _restore_file(
     request: Request,
     files: FileOptions,
     console: Any,
-    like: Path | None,
+    made_of: str | None,
     *,
     dry_run: bool,
 ) -> int:
-    """Restore one picture; return the exit code."""
+    """Restore one picture, by a record of the one with digest ``made_of``; return the exit code."""
     from pristina.files import read_bytes
     from pristina.image.encoding import check_format
 
@@ -268,7 +269,10 @@ def _restore_file(
     _write(outputs, files.encode(before, content, done, outputs.output), before, done)
     _report(console, done, outputs)
     more = [f"The folder {folder} was made."] if is_new else []
-    more += [] if like is None else _note_of_record(like, before)
+    if made_of not in (None, before.sha256):
+        more.append(
+            "What --like names is the record of another picture; its settings were followed."
+        )
     for note in (*files.notes(before, lost, done, outputs.output), *more):
         console.print(f"note: {printable(note)}")
     return DAMAGED if before.damaged else 0
@@ -370,8 +374,8 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _read_record(path: Path, given: dict[str, Any]) -> Request:
-    """Read the request in a record.
+def _read_record(path: Path, given: dict[str, Any]) -> tuple[Request, str | None]:
+    """Read the request in a record, and the digest of the picture that it was made of.
 
     Raises:
         SettingError: Options were given beside it.
@@ -394,17 +398,11 @@ def _read_record(path: Path, given: dict[str, Any]) -> Request:
             f"{path} is not a record of pristina restore: it is no JSON ({error})."
         ) from error
     try:
-        return Request.from_record(values)
+        request = Request.from_record(values)
     except InputError as error:
         raise InputError(f"{path} is not a record of pristina restore: {error}") from error
-
-
-def _note_of_record(path: Path, picture: Picture) -> list[str]:
-    """Say so where a record that was followed is that of another picture."""
-    recorded = json.loads(path.read_text("utf-8-sig")).get("input", {}).get("sha256")
-    if recorded in (None, picture.sha256):
-        return []
-    return [f"{path} is the record of another picture; its settings were followed."]
+    source = values.get("input")
+    return request, source.get("sha256") if isinstance(source, dict) else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.errors import PictureError
-from pristina.files import read_bytes, write_all
+from pristina.files import check_name, read_bytes, write_all
 from pristina.image.alpha import fill_transparent
 from pristina.image.encoding import check_format, encode_levels, lost_metadata, writes_profile
 from pristina.image.fit import resize
@@ -109,8 +109,7 @@ class Picture:
         Raises:
             PictureError: The file is missing, empty, damaged, not a picture, or absurdly large.
         """
-        if "\0" in str(path):
-            raise PictureError("The name of a file cannot hold the character NUL.")
+        check_name(path)
         return cls.decode(read_bytes(Path(path)), str(path), truncated=truncated)
 
     @classmethod

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from pristina.errors import Cancelled
-from pristina.methods.steps.annealing import denoise, largest_level, noise_levels
+from pristina.methods.steps.annealing import denoise, levels_to_zero
 from pristina.methods.steps.chain import begin
 from pristina.methods.steps.linear import known_operator, known_sigma
 from pristina.methods.steps.recorder import RunRecorder, check_observation
@@ -140,8 +140,7 @@ def fast_dips(
     recorder = RunRecorder(prior, settings.steps, on_step, start)
     prior = recorder.prior
     shape = (len(y), prior.channels, height, width)
-    most = largest_level(prior, settings.sigma_max)
-    sigmas = [*noise_levels(settings.steps, most, min(most, settings.sigma_min)), 0.0]
+    sigmas = levels_to_zero(prior, settings.steps, settings.sigma_max, settings.sigma_min)
     x, images = begin(
         start,
         "fast_dips",

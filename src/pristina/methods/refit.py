@@ -46,6 +46,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from pristina.errors import Cancelled
+from pristina.methods.steps.annealing import denoise
 from pristina.methods.steps.correlated import ErrorSpectrum
 from pristina.methods.steps.fitted import Told, Untold, cooling
 from pristina.methods.steps.latent import first_operator
@@ -53,7 +54,6 @@ from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation, Operator
 from pristina.priors.base import Prior, to_signed, to_unit
-from pristina.priors.schedule import timestep_of
 from pristina.settings import Count, Positive, Settings, Share
 from pristina.types import Draw, Generators, Images, OnStep
 
@@ -184,9 +184,9 @@ def refit(
     n_averaged = max(1, round(settings.average * settings.steps))
     stop = StopReason.COMPLETED
     try:
-        for k in range(recorder.first_step, settings.steps):
-            tau = levels[k]
-            x0 = to_unit(_denoised(prior, x_tau, tau))
+        for k, tau in [*enumerate(levels)][recorder.first_step :]:
+            with torch.no_grad():
+                x0 = to_unit(denoise(prior, x_tau, tau))
             error = ErrorSpectrum(x0, tau / 2, settings.trust)  # [-1, 1] pixels double the noise.
             x = fitted.fit(x0, error, draw, settings.sample)
             fitted.learn(x0, PACE / settings.steps * cooling(k / settings.steps))
@@ -226,13 +226,6 @@ def refit(
 def _told(y: Tensor, operator: Operator, shape: tuple[int, ...], settings: Refit) -> Told:
     rates = settings.rate, settings.kernel_rate
     return Told(y, operator, shape, *rates, settings.iterations)
-
-
-@torch.no_grad()
-def _denoised(prior: Prior, x_tau: Tensor, tau: float) -> Tensor:
-    """Return the prior's prediction from images with noise tau, both in [-1, 1] units."""
-    share = 1 / (1 + tau**2)
-    return prior.predict(share**0.5 * x_tau, timestep_of(prior.alpha_bar, share)).x0
 
 
 def _renewed(x: Images, tau: float, draw: Draw) -> Tensor:

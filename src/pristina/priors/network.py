@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,14 +24,14 @@ class ImageNetwork(nn.Module):
     settings: dict[str, Any]
 
     @property
+    @abstractmethod
     def multiple(self) -> int:
         """Number of pixels of which both sides of an image must be a multiple."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def radius(self) -> int | None:
         """Distance in pixels beyond which no input changes an output; None if there is none."""
-        raise NotImplementedError
 
 
 def build_network(settings: Mapping[str, Any]) -> ImageNetwork:

@@ -10,8 +10,8 @@ Source:
 
 from __future__ import annotations
 
+from pristina.methods.steps.flow import denoise_mixed
 from pristina.priors.base import Prior
-from pristina.priors.schedule import timestep_of
 from pristina.types import Images
 
 POWER = 7
@@ -34,6 +34,12 @@ def largest_level(prior: Prior, most: float) -> float:
     return min(most, ((1 - alpha_bar) / alpha_bar) ** 0.5)
 
 
+def levels_to_zero(prior: Prior, n: int, first: float, last: float) -> list[float]:
+    """Return ``n`` noise levels that the prior knows, from ``first`` to ``last``, and then 0."""
+    most = largest_level(prior, first)
+    return [*noise_levels(n, most, min(most, last)), 0.0]
+
+
 def denoise(prior: Prior, x: Images, sigma: float) -> Images:
     """Estimate the mean of the clean images in ``x``, with one network call for each.
 
@@ -45,5 +51,4 @@ def denoise(prior: Prior, x: Images, sigma: float) -> Images:
     Returns:
         Clean images in [-1, 1] units, not clipped.
     """
-    energy = 1 + sigma**2
-    return prior.predict(x / energy**0.5, timestep_of(prior.alpha_bar, 1 / energy)).x0
+    return denoise_mixed(prior, x, 1.0, sigma)

@@ -23,5 +23,17 @@ def denoise(prior: Prior, x: Images, u: float) -> Images:
     Returns:
         Clean images in [-1, 1] units, not clipped.
     """
-    energy = (1 - u) ** 2 + u**2
-    return prior.predict(x / energy**0.5, timestep_of(prior.alpha_bar, (1 - u) ** 2 / energy)).x0
+    return denoise_mixed(prior, x, 1 - u, u)
+
+
+def denoise_mixed(prior: Prior, x: Images, signal: float, noise: float) -> Images:
+    """Estimate the mean of the clean images in ``x = signal x0 + noise eps``, see :func:`denoise`.
+
+    Args:
+        prior: Diffusion prior.
+        x: Images with noise, (B, C, H, W), in [-1, 1] units.
+        signal: Factor of the clean images.
+        noise: Standard deviation of the noise.
+    """
+    energy = signal**2 + noise**2
+    return prior.predict(x / energy**0.5, timestep_of(prior.alpha_bar, signal**2 / energy)).x0
