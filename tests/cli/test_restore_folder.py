@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +46,12 @@ def words(prior_file):
     return ["--method", "mmse", "--prior", prior_file]
 
 
+@pytest.fixture
+def quick():
+    """A method and weights with which a process starts quickly."""
+    return ["--method", "indi", "--prior", "blind", "--threads", "1"]
+
+
 def tree(out):
     """Content, inode and time of writing of every output."""
     found = {}
@@ -75,10 +80,10 @@ def test_a_folder_is_restored_as_its_files_one_by_one(pristina, pictures, words,
     assert {entry["record"]["request"]["method"] for entry in entries} == {"mmse"}
 
 
-def test_processes_give_the_same(pristina, pictures, words, tmp_path):
+def test_processes_give_the_same(pristina, pictures, quick, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    pristina("restore", pictures, "-o", one, *words, "--threads", 1)
-    pristina("restore", pictures, "-o", two, *words, "--threads", 1, "--jobs", 2)
+    pristina("restore", pictures, "-o", one, *quick)
+    pristina("restore", pictures, "-o", two, *quick, "--jobs", 2)
     assert contents(one) == contents(two) and len(contents(two)) == 4
 
 
@@ -187,17 +192,14 @@ sys.exit(run(["restore", str(folder / "photos"), "-o", str(folder / "out"), *wor
 """
 
 
-def test_files_that_may_not_be_read_are_listed(prior_file, tmp_path):
+def test_files_that_may_not_be_read_are_listed(quick):
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         place.chmod(0o777)
         for i, file in enumerate(("good.png", "secret.png", "locked/inside.png")):
             save(place / "photos" / file, 20 * i)
-        shutil.copy(prior_file, place / "prior.safetensors")
-        (place / "prior.safetensors").chmod(0o644)
-        words = ["--method", "mmse", "--prior", str(place / "prior.safetensors")]
         done = subprocess.run(
-            [sys.executable, "-c", UNPRIVILEGED, str(place), *words],
+            [sys.executable, "-c", UNPRIVILEGED, str(place), *quick],
             capture_output=True,
             text=True,
             cwd=place,
@@ -320,14 +322,12 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     assert {name: tree(out)[name] for name in before} == before and len(tree(out)) == 4
 
 
-def test_a_killed_run_is_gone_on_from(pristina, pictures, words, tmp_path):
+def test_a_killed_run_is_gone_on_from(pristina, pictures, quick, tmp_path):
     """``benchmarks/folder_kills.py`` does this with 200 pictures, ten times."""
     whole, out = tmp_path / "whole", tmp_path / "out"
-    pristina("restore", pictures, "-o", whole, *words, "--threads", 1)
-    command = [sys.executable, "-m", "pristina", "restore", pictures, "-o", out, *words]
-    process = subprocess.Popen(
-        [*map(str, command), "--threads", "1"], stderr=subprocess.PIPE, text=True
-    )
+    pristina("restore", pictures, "-o", whole, *quick)
+    command = [sys.executable, "-m", "pristina", "restore", pictures, "-o", out, *quick]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
     assert "1/4" in process.stderr.readline()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -335,7 +335,7 @@ def test_a_killed_run_is_gone_on_from(pristina, pictures, words, tmp_path):
     assert before
     (out / "sub").mkdir(exist_ok=True)
     (out / "sub" / ".pristina-half.png").write_bytes(b"half")
-    text = pristina("restore", pictures, "-o", out, *words, "--threads", 1)
+    text = pristina("restore", pictures, "-o", out, *quick)
     assert f"{4 - len(before)} restored, {len(before)} done before" in text
     assert contents(out) == contents(whole)
     assert {name: tree(out)[name] for name in before} == before
@@ -397,9 +397,9 @@ def test_existing_files_and_new_folders(pristina, picture_file, words, tmp_path)
     assert "PNG has no quality" in text
 
 
-def test_messages_that_nobody_receives_change_nothing(picture_file, words, tmp_path):
+def test_messages_that_nobody_receives_change_nothing(picture_file, quick, tmp_path):
     out = tmp_path / "out.png"
-    command = ["pristina", "restore", picture_file, "-o", out, *words]
+    command = ["pristina", "restore", picture_file, "-o", out, *quick]
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", *map(str, command)], stderr=full, timeout=120)
     assert done.returncode == 0 and out.exists()
