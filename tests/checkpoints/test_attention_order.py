@@ -22,14 +22,14 @@ def four(c):
 
 
 @functools.cache
-def train(order, steps=60):
+def train(order, steps=30):
     """Train a small network in ADM's form to denoise smooth images, its attention in an order."""
     w = {
         name: (3 * t if "qkv" in name or "proj_out" in name else t).requires_grad_()
         for name, t in make_adm(FORM).items()
     }
     random = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(w.values(), lr=2e-3)
+    optimizer = torch.optim.Adam(w.values(), lr=4e-3)
     table, u = linear_alpha_bar(), torch.linspace(-1, 1, 8)
     for _ in range(steps):
         slope = 0.5 * torch.randn(2, 4, 3, 1, 1, generator=random)

@@ -485,19 +485,11 @@ def test_unknown_flags_are_refused(pristina, picture_file):
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
 
 
-def test_interrupting_keeps_the_best_result_so_far(prior_file, picture_file, tmp_path):
+def test_interrupting_keeps_the_best_result_so_far(picture_file, tmp_path):
     out, record = tmp_path / "out.png", tmp_path / "r.json"
-    words = diip_words(
-        picture_file,
-        out,
-        prior_file,
-        "--set",
-        "iterations=100000",
-        "--set",
-        "rule=none",
-        "--record",
-        record,
-    )
+    words = ["restore", picture_file, "-o", out, "--method", "dip", "--record", record]
+    for setting in ("iterations=100000", "stop=iterations", "channels=8", "scales=2"):
+        words += ["--set", setting]
     process = subprocess.Popen(
         [sys.executable, "-m", "pristina", *map(str, words)], stderr=subprocess.PIPE, text=True
     )

@@ -27,8 +27,8 @@ from pristina.types import Draw
 from tests.contract.battery import check_method
 
 PRIOR = GaussianPrior(0.0, 0.1)
-TINY = GibbsDDRM(steps=10, kernel_px=3, turns=2, langevin=10)
-PLAIN = replace(TINY, metric="none", rate=1e-8, langevin=5)
+TINY = GibbsDDRM(steps=10, kernel_px=3, turns=2, langevin=4)
+PLAIN = replace(TINY, metric="none", rate=1e-8, langevin=4)
 
 
 def random(*shape, seed=0):

@@ -238,7 +238,7 @@ def test_a_regressor_learns_from_pairs(darkened, tmp_path):
     out = tmp_path / "out.safetensors"
     settings = InDITraining("darkened pictures", mixture=None, layers=1, **TINY)
     files = PairFiles((darkened,), held_out=darkened)
-    train_indi(files, out, settings, short(images=480, learning_rate=3e-3))
+    train_indi(files, out, settings, short(images=320, learning_rate=5e-3))
     prior = load_weights("direct", out)
     assert (
         prior.domain == "darkened pictures"
@@ -260,7 +260,7 @@ def test_a_conditional_network_learns_from_the_same_pairs(darkened, tmp_path):
     out = tmp_path / "out.safetensors"
     files = PairFiles((darkened,), held_out=darkened)
     settings = PairTraining("darkened", mixture=None, **TINY)
-    train_conditional(files, out, settings, short(images=480, learning_rate=3e-3))
+    train_conditional(files, out, settings, short(images=320, learning_rate=5e-3))
     prior = load_weights("conditional", out)
     y = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     assert conditional_ddpm(Observation(y), prior, ConditionalDDPM(steps=2)).images.shape == y.shape

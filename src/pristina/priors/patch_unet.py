@@ -13,7 +13,11 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pristina.errors import SettingError
 from pristina.priors.network import ImageNetwork, complete
+
+HEAD = 32
+"""Channels of an attention head."""
 
 
 class PixelNorm(nn.Module):
@@ -53,6 +57,9 @@ class PatchUNet(ImageNetwork):
             ``head`` ("linear" for a last layer without norm and non-linearity and residual blocks
             that start as the identity, which learns small corrections of its input much sooner;
             "norm", the default, is that of diffusers).
+
+    Raises:
+        SettingError: The network cannot have these widths.
     """
 
     def __init__(self, settings: dict[str, Any]):
@@ -60,6 +67,13 @@ class PatchUNet(ImageNetwork):
         self.settings = complete(settings)
         self.patch = settings["patch"]
         widths = tuple(settings["channels"])
+        groups = 32 if widths[0] % 32 == 0 else 16
+        if any(width % groups for width in widths):
+            raise SettingError(f"channels must be multiples of {groups}, not {list(widths)}.")
+        if settings["attention"] and widths[-1] < HEAD:
+            raise SettingError(
+                f"With attention the last of channels must be at least {HEAD}, not {widths[-1]}."
+            )
         self.unet = UNet2DModel(
             in_channels=settings["inputs"] * self.patch**2,
             out_channels=settings["outputs"] * self.patch**2,
@@ -68,8 +82,8 @@ class PatchUNet(ImageNetwork):
             down_block_types=("DownBlock2D",) * len(widths),
             up_block_types=("UpBlock2D",) * len(widths),
             add_attention=settings["attention"],
-            attention_head_dim=32,
-            norm_num_groups=32 if widths[0] % 32 == 0 else 16,
+            attention_head_dim=HEAD,
+            norm_num_groups=groups,
             num_class_embeds=settings["labels"] or None,
         )
         if settings["norm"] == "pixel":

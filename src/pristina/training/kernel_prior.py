@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from pristina.errors import SettingError
 from pristina.operators.kernels import gaussian_kernel, motion_kernel
 from pristina.priors.patch_unet import PatchUNet
 from pristina.training.loop import train
@@ -49,14 +48,6 @@ class KernelTraining(PriorTraining):
     size_px: int = 32
     channels: tuple[int, ...] = (32, 64, 96)
     augment: float = 0.0
-
-    def __post_init__(self) -> None:
-        multiple = self.patch * 2 ** (len(self.channels) - 1)
-        if self.size_px < 8 or self.size_px % multiple:
-            raise SettingError(
-                f"size_px must be a multiple of {multiple} for this network and at least 8, "
-                f"not {self.size_px}."
-            )
 
     def network_settings(self) -> dict[str, Any]:
         """Return the settings of a :class:`PatchUNet` of one channel without labels."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pristina.errors import CheckpointError, InputError, PictureError
+from pristina.errors import CheckpointError, InputError, PictureError, SettingError
 from pristina.priors.checkpoints.format import read_tensors
 from pristina.priors.checkpoints.header import read_header
 from pristina.priors.network import complete
@@ -56,6 +56,14 @@ class PriorTraining:
     head: str = "norm"
     augment: float = 0.15
     fixed_size: bool = True
+
+    def __post_init__(self) -> None:
+        multiple = self.patch * 2 ** (len(self.channels) - 1)
+        if self.size_px < 8 or self.size_px % multiple:
+            raise SettingError(
+                f"size_px must be a multiple of {multiple} for this network and at least 8, "
+                f"not {self.size_px}."
+            )
 
     def network_settings(self) -> dict[str, Any]:
         """Return the settings of the :class:`PatchUNet` that is trained."""
