@@ -9,7 +9,7 @@ demo: $(READY)
 	$(PY) examples/demo.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --durations 10
 
 check: $(READY)
 	$(VENV)/bin/ruff check

@@ -42,8 +42,13 @@ CASES = {
     # The best Gaussian filter gains 4.6 dB on this noise, a 3 x 3 box 3.4.
     "mmse": Case(NOISE, 6.6),
     "ddrm": Case(NOISE, 4.7, NOISE, {"steps": 10}),
-    "diip": Case(NOISE, 3.4, settings=SHORT),
-    "invert2restore": Case(NOISE, 3.4, settings={"iterations": 60, "sampler_steps": 3}),
+    "diip": Case(NOISE, 4.4, settings=SHORT, weights="photos"),
+    "invert2restore": Case(
+        NOISE,
+        3.4,
+        settings={"iterations": 40, "sampler_steps": 3, "learning_rate": 0.05},
+        weights="photos",
+    ),
     "dreamclean": Case(NOISE, 3.6, settings={"levels": 4}),
     "dip": Case(
         NOISE,
@@ -56,7 +61,7 @@ CASES = {
             "average": 0.9,
         },
     ),
-    "bird": Case(HALF, 11, HALF, SHORT),
+    "bird": Case(HALF, 11.4, HALF, SHORT, weights="photos"),
     # With a fixed noise of 0.1 it gains 0.2 dB.
     "refit": Case(BLUR, 2.0, KERNEL, {"steps": 20}),
     "gdp": Case(HALF, 15.8, HALF, {"steps": 20}),
