@@ -2,8 +2,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pristina.cli import main
 from pristina.errors import CheckpointError, SettingError
 from pristina.priors.load import load_prior, load_weights
+from pristina.training import kernel_prior
 from pristina.training.kernel_prior import KernelStream, KernelTraining, train_kernel_prior
 from pristina.training.schedule import Schedule
 
@@ -50,3 +52,11 @@ def test_a_prior_is_trained_written_and_read_again(tmp_path, monkeypatch):
 def test_sizes_that_the_network_cannot_have_are_refused():
     with pytest.raises(SettingError, match="multiple of 8"):
         KernelTraining(size_px=33)
+
+
+def test_an_option_leaves_the_other_defaults_as_they_are(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernel_prior, "train_kernel_prior", lambda *a, **k: asked.append(a[2]))
+    with pytest.raises(SystemExit):
+        main(["train", "kernel-prior", "--out", str(tmp_path / "k.safetensors"), "--images", "9"])
+    assert (asked[0].images, asked[0].batch, asked[0].learning_rate) == (9, 32, 1e-3)

@@ -96,6 +96,19 @@ class Run:
         return self.resume_from or self.resume
 
 
+@dataclass(frozen=True)
+class KernelRun(Run):
+    """How long and how fast to train a prior of kernels.
+
+    Attributes:
+        batch: Kernels in a step, over all processes.
+        learning_rate: Peak of the learning rate.
+    """
+
+    batch: int = 32
+    learning_rate: float = 1e-3
+
+
 Shares = Annotated[list[str] | None, Parameter(name="--share", negative="")]
 AnyRun = Annotated[Run, Parameter(name="*")]
 
@@ -307,7 +320,7 @@ def conditional(*, pairs: AnyPairs, run: AnyRun = Run()) -> None:
 
 @app.command(name="kernel-prior")
 def kernel_prior(
-    *, out: Path, size: int = 32, run: AnyRun = Run(batch=32, learning_rate=1e-3)
+    *, out: Path, size: int = 32, run: Annotated[KernelRun, Parameter(name="*")] = KernelRun()
 ) -> None:
     """Train a prior of blur kernels, which are drawn on the fly; BlindDPS needs one.
 
