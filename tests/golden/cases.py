@@ -141,6 +141,8 @@ ASTRAY = "kernel:size=9,parametrisation=network"
 """Its kernel leaves the middle within a few iterations, and is brought back at the end."""
 FEWEST = {"iterations": 3, "sampler_steps": 3}
 FREE = "kernel:size=9 | noise:sigma=0.03"
+LITTLE = {"daps": {"langevin": 5}, "sitcom": {"iterations": 4}}
+"""What makes a method with an inner loop quick."""
 HOLE = "mask:box=16 | noise:sigma=0.03"
 
 
@@ -331,11 +333,16 @@ def spectral_cases() -> Iterator[Case]:
 
 
 def flow_cases() -> Iterator[Case]:
-    """List the restorations by Flower, PnP-Flow and Deblur."""
+    """List the restorations by the methods of 2023 to 2026, and by Deblur."""
     for method in ("flower", "pnp_flow"):
         few = {"steps": 4}
         yield from over(INFORMED, method, "blurred", operator=BLUR, settings=few)
         yield from over(PHOTOS, method, "hole", operator=HOLE, settings=few, small=True)
+    for method in ("pigdm", "red_diff", "ddnm", "daps", "sitcom", "fast_dips", "refit"):
+        few = {"steps": 4} | LITTLE.get(method, {})
+        yield from over(INFORMED, method, "blurred", operator=BLUR, settings=few)
+        yield from over(PHOTOS, method, "hole", operator=HOLE, settings=few, small=True)
+    yield from over(PHOTOS, "refit", "blurred", operator=FREE, settings={"steps": 4}, small=True)
     yield Case("deblur", "blurred-61x47", "blind", BLUR, small=True)
     yield Case("deblur", "blurred-97x83", "blind", BLUR, settings={"steps": 2})
 
