@@ -5,9 +5,11 @@ Describe a damage of one's own, and let BIRD find its unknown along with the pic
 """
 
 import torch
+from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 import pristina
+from pristina.image import side_by_side
 from pristina.priors import GaussianPrior
 
 
@@ -45,3 +47,7 @@ done = pristina.restore(
     faded[0], method="bird", prior=prior, operator=Fading(), settings={"iterations": 100}
 )
 print(done.operator.describe() if done.operator else "")
+
+plt.figure(figsize=(8, 4))
+plt.axis("off")
+plt.imshow(side_by_side([("faded", pristina.Picture(faded[0])), ("restored", done.picture)]))

@@ -5,10 +5,12 @@ Use a model of one's own as a prior: it only has to say what is clean in a noisy
 """
 
 import torch
+from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.nn import functional as F
 
 import pristina
+from pristina.image import side_by_side
 
 
 class SmoothPrior(pristina.Prior):
@@ -26,6 +28,11 @@ class SmoothPrior(pristina.Prior):
 prior = SmoothPrior(domain="smooth pictures")
 ramp = torch.linspace(0.2, 0.8, 32).expand(3, 32, 32)
 noise = 0.1 * torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
-done = pristina.restore((ramp + noise).clamp(0, 1), method="mmse", prior=prior)
+noisy = (ramp + noise).clamp(0, 1)
+done = pristina.restore(noisy, method="mmse", prior=prior)
 error = (done.picture.pixels - ramp).square().mean().sqrt()
 print(f"error {float(noise.square().mean().sqrt()):.3f} before, {float(error):.3f} after")
+
+plt.figure(figsize=(8, 4))
+plt.axis("off")
+plt.imshow(side_by_side([("noisy", pristina.Picture(noisy)), ("restored", done.picture)]))

@@ -28,7 +28,7 @@ def test_modules_and_functions_are_short(path):
     lines = text.splitlines()
     assert len(lines) <= MAX_MODULE_LINES
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             excused = EXCUSE in "\n".join(lines[node.lineno - 1 : node.end_lineno])
             most = MAX_EXCUSED_LINES if excused else MAX_FUNCTION_LINES
             assert lines_without_docstring(node) <= most, node.name

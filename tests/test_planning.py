@@ -120,6 +120,13 @@ def test_what_cannot_be_done_is_refused_while_planning():
             pristina.plan(Y, **options)
 
 
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", ""])
+def test_a_device_that_is_not_here_is_named(device):
+    with pytest.raises(SettingError, match="cannot be used here; try auto or cpu"):
+        pristina.load_prior(PRIOR, device=device)
+    assert pristina.load_prior(PRIOR, device="auto") is PRIOR
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 from annotated_types import Ge, Interval
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from pristina.request import Request
 from pristina.seeds import benchmark_seeds, derive
 from pristina.settings import Count, Positive, Settings, Share
 
+CIRCULAR = {}
+CIRCULAR["settings"] = CIRCULAR
 VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-1, 1) | st.text(max_size=5)
 
 
@@ -50,13 +53,38 @@ def test_a_request_is_json_both_ways(method, prior, options, seed, samples):
         ({"method": "bird", "recipe": "kernel:file=a\0b"}, "recipe cannot hold the character NUL"),
         ({"prior": "a\0b"}, "prior cannot hold the character NUL"),
         ({"settings": {"a": 1}}, "belong to a method"),
+        ({"settings": []}, "settings"),
         (["restore"], "not a request"),
+        (CIRCULAR, "Circular reference"),
         (None, "not a request"),
     ],
 )
 def test_what_is_not_a_request_is_refused(values, sentence):
     with pytest.raises(InputError, match=sentence):
         Request.from_json(values)
+
+
+@pytest.mark.parametrize("wrong", [None, [("steps", 3)], (item for item in ())])
+def test_settings_of_a_request_are_values_by_name(wrong):
+    with pytest.raises(SettingError, match="settings must be values by name, not "):
+        Request(method="diip", settings=wrong)
+
+
+def test_a_request_by_itself_is_followed_as_in_a_record():
+    request = Request(method="mmse", prior="photos", strength=0.5, levels=True, scale=2)
+    assert Request.from_record(request.to_json()) == request
+    for wrong in ({}, {"method": "mmse", "input": {}}):
+        with pytest.raises(InputError, match="missing or of a wrong type"):
+            Request.from_record(wrong)
+
+
+def test_numbers_of_numpy_are_numbers():
+    request = Request(seed=np.int64(3), strength=np.float32(0.5), deep=np.True_)
+    assert request == Request(seed=3, strength=0.5, deep=True)
+    assert json.loads(json.dumps(request.to_json())) == request.to_json()
+    assert Example().changed({"steps": np.int32(4), "rate": np.array(2.0)}) == Example(4, 2.0)
+    with pytest.raises(SettingError, match=r"seed must be a whole number, not 3\.0"):
+        Request(seed=np.float64(3))
 
 
 @dataclass(frozen=True)
@@ -85,6 +113,7 @@ class Example(Settings):
         ({"side": 2}, "side must be at least 3"),
         ({"grid": (1.0, "a")}, "grid must be"),
         ({"flip": 1}, "flip must be true or false"),
+        ({"rate": "1_0"}, "rate must be a finite number"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, sentence):

@@ -13,7 +13,7 @@ from annotated_types import Ge, Interval
 
 from pristina.errors import InputError, SettingError
 from pristina.seeds import check_seed
-from pristina.settings import Settings
+from pristina.settings import Settings, field_types
 
 MAX_SAMPLES = 1000
 """Largest number of samples of one picture."""
@@ -77,6 +77,10 @@ class Request(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
+        if not isinstance(self.settings, Mapping):
+            raise SettingError(
+                f"settings must be values by name, not {type(self.settings).__name__}."
+            )
         for name in ("prior", "recipe", "preset", "protect", "mask"):
             value = getattr(self, name)
             if value is not None and (not value or "\0" in value):
@@ -108,16 +112,18 @@ class Request(Settings):
 
         try:
             return TypeAdapter(cls).validate_json(json.dumps(values))
-        except (TypeError, RecursionError) as error:
-            raise InputError(f"This is not a request: {error}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "request"
             raise InputError(f"This is not a request: {where}: {first['msg']}.") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"This is not a request: {error}.") from error
 
     @classmethod
     def from_record(cls, record: Any) -> Request:
-        """Read the request in a record of ``restore``; records of version 0.1.0 are read too.
+        """Read the request in a record of ``restore``, or one that stands by itself.
+
+        Records of version 0.1.0 are read too.
 
         Raises:
             InputError: It is not a record, or was made with objects that only Python can pass.
@@ -125,7 +131,8 @@ class Request(Settings):
         if not isinstance(record, dict):
             raise InputError("a record is a JSON object.")
         if "request" not in record:
-            return cls._from_first_record(record)
+            alone = {"method"} <= record.keys() <= field_types(cls).keys()
+            return cls.from_json(record) if alone else cls._from_first_record(record)
         request, machine = record["request"], record.get("machine") or {}
         if not isinstance(request, dict) or not isinstance(machine, dict):
             raise InputError("request or machine of a wrong type.")

@@ -60,7 +60,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, kind in field_types(type(self)).items():
-            _check(name, getattr(self, name), kind)
+            value = _without_numpy(getattr(self, name))
+            object.__setattr__(self, name, value)
+            _check(name, value, kind)
 
     def changed(self: S, changes: Mapping[str, Any]) -> S:
         """Return a copy with some fields changed.
@@ -81,7 +83,7 @@ class Settings:
                     f"{did_you_mean(name, kinds)}"
                 )
             try:
-                converted[name] = convert(value, kinds[name])
+                converted[name] = convert(_without_numpy(value), kinds[name])
             except ValueError as error:
                 words = in_words(kinds[name])
                 raise SettingError(f"{name} must be {words}; {value!r} is not.") from error
@@ -94,6 +96,12 @@ def field_types(kind: type[Settings]) -> dict[str, Any]:
         hints = get_type_hints(kind, include_extras=True)
         kind._field_types = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     return kind._field_types
+
+
+def _without_numpy(value: Any) -> Any:
+    """Return a single number of NumPy as one of Python, and all else as it is."""
+    is_numpy = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    return value.item() if is_numpy else value
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -125,6 +133,8 @@ def convert(value: Any, kind: Any) -> Any:
 
 def _convert_plain(value: Any, kind: Any) -> Any:
     if isinstance(value, str) and kind is not str:
+        if "_" in value:  # Python would read 1_0 as 10.
+            raise ValueError
         words = {"none": None, "true": True, "false": False}
         value = kind(value) if kind in (int, float) else words.get(value.lower(), value)
     accepted = (int, float) if kind is float else kind

@@ -40,7 +40,7 @@ from pristina.types import OnStep
 
 @dataclass(frozen=True)
 class Batch:
-    """What one batch of a cell came to.
+    """Result and cost of one batch of a cell.
 
     Attributes:
         result: Result of the method.

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from cyclopts import App, Parameter, Token, convert
@@ -17,22 +18,32 @@ MIN_COLUMNS = 20
 """Width below which no help text can be laid out."""
 
 
-def whole(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Convert an option as cyclopts does, but refuse NUL, and whole numbers such as 1.5 or 1e3."""
-    if any("\0" in token.value for token in tokens):
-        raise ValueError("it cannot hold the character NUL.")
-    numbers = tokens if int in (kind, *get_args(kind)) else ()
-    for token in numbers:
-        if not re.fullmatch(r"[+-]?\d+", token.value):
+def checked(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Convert an option as cyclopts does, but refuse NUL, empty paths and numbers such as 1e3.
+
+    A shell leaves ``--output=~/out.png`` as it is; the home folder is put in here.
+    """
+    kinds = kind, *get_args(kind)
+    for token in tokens:
+        if "\0" in token.value:
+            raise ValueError("it cannot hold the character NUL.")
+        if int in kinds and not re.fullmatch(r"[+-]?\d+", token.value):
             raise ValueError(f"{token.value!r} is not a whole number.")
-    return convert(kind, tokens)
+        if Path in kinds and not token.value:
+            raise ValueError("the name of a file or folder cannot be empty.")
+    return convert(kind, [token.evolve(value=at_home(token.value)) for token in tokens])
+
+
+def at_home(text: str) -> str:
+    """Return a path that begins with ``~/`` as one that begins with the home folder."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
 
 
 app = App(
     name="pristina",
     help="Restore pictures when nobody knows what happened to them.",
     version_flags=["--version"],
-    default_parameter=Parameter(converter=whole, negative_iterable=()),
+    default_parameter=Parameter(converter=checked, negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
 RESTORE = """Restore pictures.

@@ -106,6 +106,7 @@ def plan_for(
             check_readable(*size)
         most, noise = method_for(kind, []), method_for(kind, ["noise"])
         others = "" if noise == most else f", takes {noise} for noise alone,"
+        others = ", takes deblur for blur that it can find," if prior is None else others
         remarks.append(
             "auto reads the damage: it leaves a picture alone that no repair would better"
             f"{others} and otherwise takes:"

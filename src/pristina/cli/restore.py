@@ -370,6 +370,8 @@ def _pairs(texts: list[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise SettingError(f"--set takes name=value, not {text!r}.")
+        if name.strip() in pairs:
+            raise SettingError(f"--set gives {name.strip()} twice; leave one of them out.")
         pairs[name.strip()] = value.strip()
     return pairs
 

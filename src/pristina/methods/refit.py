@@ -48,7 +48,7 @@ from torch import Tensor
 from pristina.errors import Cancelled
 from pristina.methods.steps.annealing import denoise
 from pristina.methods.steps.correlated import ErrorSpectrum
-from pristina.methods.steps.fitted import Told, Untold, cooling
+from pristina.methods.steps.fitted import KnownForm, UnknownForm, cooling
 from pristina.methods.steps.latent import first_operator
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
@@ -171,7 +171,7 @@ def refit(
         start.check("refit", shape, draw.device)
         start.restore_generators(draw)
     operator = None if observation.operator is None else first_operator(observation, start)
-    fitted = Untold(y) if operator is None else _told(y, operator, shape, settings)
+    fitted = UnknownForm(y) if operator is None else _known_form(y, operator, shape, settings)
     levels = settings.levels(operator is not None)
     if start is not None and start.memory and start.noise is not None:
         memory = start.recall()
@@ -223,9 +223,11 @@ def refit(
     )
 
 
-def _told(y: Tensor, operator: Operator, shape: tuple[int, ...], settings: Refit) -> Told:
+def _known_form(
+    y: Tensor, operator: Operator, shape: tuple[int, ...], settings: Refit
+) -> KnownForm:
     rates = settings.rate, settings.kernel_rate
-    return Told(y, operator, shape, *rates, settings.iterations)
+    return KnownForm(y, operator, shape, *rates, settings.iterations)
 
 
 def _renewed(x: Images, tau: float, draw: Draw) -> Tensor:

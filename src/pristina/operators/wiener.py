@@ -1,4 +1,4 @@
-"""Wiener solutions of a convolution: linear, quick, and the start of everything told a kernel.
+"""Wiener solutions of a convolution: linear and quick, a start for what knows the kernel.
 
 Glossary:
     y: observation, k * x + noise.
@@ -163,7 +163,7 @@ def on_canvas(y: Tensor, above: int, left: int, size: tuple[int, int]) -> Tensor
 
 
 def _extended(y: Tensor, before: int, after: int, axis: int) -> Tensor:
-    """Append ``after`` pixels along an axis and prepend ``before``, on a straight way round."""
+    """Append ``after`` and prepend ``before`` pixels along an axis, so that its ends meet."""
     first, last = y.narrow(axis, 0, 1), y.narrow(axis, y.shape[axis] - 1, 1)
     n = before + after
     shape = [1] * y.ndim

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pristina.device import best_device
 from pristina.errors import CheckpointError, did_you_mean
 from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.checkpoints.catalogue import CATALOGUE
@@ -244,7 +245,7 @@ def load_weights(
     """
     if kind == "none":
         return None
-    loader, device = LOADERS[kind], torch.device(device)
+    loader, device = LOADERS[kind], best_device(str(device))
     if isinstance(source, nn.Module):
         if not isinstance(source, loader.type):
             raise CheckpointError(

@@ -1,7 +1,7 @@
 """What is fitted to an observation in each step of a chain: the image, the damage, its noise.
 
-:class:`Told` knows the form of the damage, and fits its unknowns and a noise of any brightness.
-:class:`Untold` knows nothing, and takes whatever damage there is for noise of any spectrum.
+:class:`KnownForm` knows the form of the damage; it fits its unknowns and a noise of any level.
+:class:`UnknownForm` knows nothing, and takes whatever damage there is for noise of any spectrum.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DOUBT = 0.25
 """Share of the uncertainty of a prediction that is taken off what it leaves over."""
 
 
-class Told:
+class KnownForm:
     """Observation through an operator whose form is known.
 
     Args:
@@ -160,7 +160,7 @@ class Told:
             self.adam.load_state_dict(memory["adam"])
 
 
-class Untold:
+class UnknownForm:
     """Observation of unknown form: the image itself, with noise of an unknown spectrum.
 
     Args:
@@ -173,11 +173,11 @@ class Untold:
         self.variance = torch.full_like(spectrum.real, FIRST_SIGMA**2)
 
     def first(self, shape: tuple[int, ...], draw: Draw) -> Images:
-        """Return the observation: a chain that begins with less goes its own way."""
+        """Return the observation: a chain that begins with less detail does not return to it."""
         return self.y
 
     def fit(self, x0: Images, error: ErrorSpectrum, draw: Draw, sample: bool) -> Images:
-        """Fit the images in closed form, see :meth:`Told.fit`.
+        """Fit the images in closed form, see :meth:`KnownForm.fit`.
 
         The noise is what the *predicted* images leave over, less a share of their uncertainty.
         What the fitted ones leave over, or all of that uncertainty taken off, would be too small:
