@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from pristina.methods.deblur import Deblur
 from pristina.methods.steps.kernel_from_picture import similarity
 from pristina.methods.steps.result import Result, StopReason
-from pristina.metrics.fidelity import psnr
+from pristina.metrics.fidelity import psnr, psnr_after_shift
 from pristina.operators.base import Compose, Operator
 from pristina.operators.blur import Defocus, KernelBlur
 from pristina.operators.kernels import load_kernels, motion_kernel
@@ -119,13 +119,20 @@ def _row(
         }
         for key, image in found.items():
             columns.setdefault(key, []).append(float(psnr(image, x)))
+        for key in ("input", "blind"):
+            best = float(psnr_after_shift(found[key], x))
+            columns.setdefault(f"{key}, best shift", []).append(best)
         print(name, i, {k: round(v[-1], 2) for k, v in columns.items()}, round(similar[-1], 3))
     means = {key: sum(values) / len(values) for key, values in columns.items()}
     changes = [
         after - before for after, before in zip(columns["blind"], columns["input"], strict=True)
     ]
     each = [total / len(clean) for total in seconds]
-    worst = f"{min(changes):+.1f} to {max(changes):+.1f}; {alone} of {len(clean)} left alone"
+    shifted = [f"{means[f'{key}, best shift']:.2f}" for key in ("input", "blind")]
+    worst = (
+        f"{min(changes):+.1f} to {max(changes):+.1f}; {alone} of {len(clean)} left alone; "
+        f"at the best shift {' to '.join(shifted)}"
+    )
     return (
         f"| {name} | {means['input']:.2f} | {means['wiener']:.2f} | {means['lucy']:.2f} "
         f"| {means['told']:.2f} | {means['blind']:.2f} ({worst}) "

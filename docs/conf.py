@@ -41,6 +41,8 @@ html_theme = "furo"
 html_title = "pristina"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["style"]
+html_css_files = ["manual.css"]
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath", "deflist"]

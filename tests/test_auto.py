@@ -11,11 +11,21 @@ from skimage import data
 from torch.nn import functional as F
 
 from pristina import restore
-from pristina.auto import ALL_ROUND, LEAST_DB, READER, SPECIALIST_DB, choose
+from pristina.auto import (
+    ALL_ROUND,
+    DEBLUR_PX,
+    LEAST_BLUR_PX,
+    LEAST_DB,
+    READER,
+    SPECIALIST_DB,
+    choose,
+)
 from pristina.errors import CheckpointError, SizeError
 from pristina.image.picture import Picture
 from pristina.metrics.fidelity import psnr
 from pristina.operators.recipe import Recipe
+from pristina.picture_files import FileOptions
+from pristina.priors.direct import DirectPrior
 from pristina.priors.gaussian import GaussianPrior
 from pristina.priors.load import load_weights
 from pristina.priors.reader import CANDIDATES, KINDS
@@ -28,6 +38,15 @@ CLEAN = {
     name: torch.from_numpy(getattr(data, name)().copy()).permute(2, 0, 1).float() / 255
     for name in ("astronaut", "coffee", "chelsea")
 }
+
+
+class Same(DirectPrior):
+    """A regressor that takes every picture for clean."""
+
+    def regress(self, x_t, t):
+        return x_t
+
+
 FALSE = Range(-1.0, -2.0, -0.5)
 
 
@@ -142,6 +161,46 @@ def test_the_predicted_gain_decides(reading, method, prior):
     else:
         assert f"with {prior}" in choice.why
         assert "as a rule" in choice.why or " dB" in choice.why
+
+
+@pytest.mark.parametrize(
+    ("reading", "method", "in_doubt"),
+    [
+        (read(["blur"], {"blind": sure(3.0)}), "deblur", "regress"),
+        (read(["shake"]), "deblur", "leave"),
+        (read(["defocus"], blur_px=Range(LEAST_BLUR_PX - 0.01, 0.5, 2.0)), "nothing", None),
+        (read(["blur"], height=DEBLUR_PX - 1), "nothing", None),
+        (read(["blur"], file_quality=85), "indi", None),
+        (read(["enlarged", "blur"], {"x4": sure(3.0)}), "indi", None),
+        (read(["enlarged", "blur"], {"blind": sure(3.0)}), "indi", None),
+        (read(gains={"blind": sure(3.0)}), "indi", None),
+    ],
+)
+def test_a_blur_is_looked_for_where_it_is_seen(reading, method, in_doubt):
+    choice = chosen(reading)
+    assert choice.method == method and choice.settings.get("in_doubt") == in_doubt
+    if method == "deblur":
+        assert choice.prior == ALL_ROUND and "ot sharp" in choice.why
+        instead = "indi with blind" if in_doubt == "regress" else "left as it is"
+        assert instead in choice.why
+
+
+def test_what_is_asked_for_is_not_changed_to_deblur():
+    blurred = read(["blur"], {"blind": sure(3.0)})
+    for asked in ({"prior": "denoise"}, {"deep": True}):
+        assert chosen(blurred, **asked).method == "indi"
+    assert chosen(read(["blur"]), strength=1.0).settings["in_doubt"] == "regress"
+
+
+def test_a_file_that_deblur_leaves_alone_is_copied(tmp_path):
+    path = tmp_path / "in.jpg"
+    Image.effect_noise((140, 140), 60).convert("RGB").save(path, quality=95)
+    before = Picture.open(path)
+    done = restore(before, method="deblur", prior=Same(domain="tests"), settings={"kernel_px": 15})
+    assert not done.plan.leaves_alone and done.left_alone
+    assert FileOptions().is_copied(before, done, tmp_path / "out.jpg")
+    levels = replace(done, plan=replace(done.plan, request=replace(done.plan.request, levels=True)))
+    assert not levels.left_alone
 
 
 def test_what_was_seen_is_said_in_a_photographers_words():

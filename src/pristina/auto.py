@@ -5,6 +5,9 @@ regressors would gain. The one that gains most is taken; where none gains enough
 of it, the picture is left alone, because a restorer can only harm a clean picture. Each is a single
 network call on pictures of any size.
 
+Where blur is seen, ``deblur`` looks for its kernel first, and checks it; only where the check fails
+it comes to what was chosen by gain.
+
 Source:
     The network and the bounds are our own, see benchmarks/indi.md.
 """
@@ -17,7 +20,7 @@ from typing import Any
 
 from pristina.image.picture import Picture
 from pristina.priors.load import Kind
-from pristina.reading import NAMES, Reading
+from pristina.reading import NAMES, SOFT, Reading
 from pristina.request import Request
 
 READER = "reader"
@@ -35,6 +38,12 @@ JPEG_WEIGHTS = "jpeg"
 file allows."""
 ALL_ROUND, SPECIALIST_DB = "blind", 0.1
 """Weights for any damage, and how much more others must gain to be taken in their place."""
+
+LEAST_BLUR, LEAST_BLUR_PX = 0.35, 0.8
+"""Least probability of blur, and its least width, from which its kernel is looked for: 87 of 97
+blurred training photographs reach them, and none of 18 others, of which nine are soft by nature."""
+DEBLUR_PX = 124
+"""Least side of a picture in which a kernel is looked for: four times that of the kernel."""
 
 Look = Callable[[str, Picture, Callable[[], Any]], Any]
 """Function that computes something of a picture: its name, the picture, and the computation."""
@@ -79,6 +88,9 @@ def choose(reading: Reading, request: Request, kind: Kind = "direct") -> tuple[R
     if request.prior is not None:
         repair = bool(reading.seen)
     seen = " ".join(reading.sentences())
+    if _may_deblur(reading, request) and (name == ALL_ROUND or not repair):
+        otherwise = repair or request.strength is not None
+        return _deblur(reading, request, f"indi with {ALL_ROUND}" if otherwise else "")
     if not repair and request.strength is None:
         looked = ", ".join(NAMES[kind] for kind in reading.kinds)
         what = f"{seen} No repair is" if seen else f"None of these was seen: {looked}. No repair is"
@@ -101,3 +113,27 @@ def _best(reading: Reading) -> tuple[str, Any]:
     name, gain = reading.best()
     usual = reading.gains[ALL_ROUND]
     return (name, gain) if gain.value > usual.value + SPECIALIST_DB else (ALL_ROUND, usual)
+
+
+def _may_deblur(reading: Reading, request: Request) -> bool:
+    """Return whether there is blur to be looked for, and nothing in the request against it."""
+    free = request.prior is None and not request.deep
+    seen = reading.blurred >= LEAST_BLUR and reading.blur_px.value >= LEAST_BLUR_PX
+    large = min(reading.height, reading.width) >= DEBLUR_PX
+    return free and seen and large and "enlarged" not in reading.seen
+
+
+def _deblur(reading: Reading, request: Request, otherwise: str) -> tuple[Request, str]:
+    """Choose ``deblur``, and tell what it comes to where the kernel is in doubt."""
+    said = reading.sentences() if any(kind in SOFT for kind in reading.seen) else []
+    said = said or [
+        *reading.sentences(),
+        f"Perhaps not sharp ({100 * reading.blurred:.0f} % sure).",
+    ]
+    instead = f"{otherwise} takes its place" if otherwise else "the picture is left as it is"
+    why = (
+        f"{' '.join(said)} deblur with {ALL_ROUND} was chosen: it looks for the blur in the "
+        f"picture, for some 10 s, and where the blur is in doubt, {instead}."
+    )
+    settings = {"in_doubt": "regress" if otherwise else "leave"}
+    return replace(request, method="deblur", prior=ALL_ROUND, settings=settings), why

@@ -80,7 +80,7 @@ class FileOptions:
     def is_copied(self, before: Picture, done: Restored, output: Path) -> bool:
         """Return whether the output is the input's file: left alone, whole, in the same format."""
         asked = self.quality is not None or (self.depth is not None and before.depth > self.depth)
-        alone = done.plan.leaves_alone and not (asked or before.damaged)
+        alone = done.left_alone and not (asked or before.damaged)
         return alone and before.format == FORMATS.get(output.suffix.lower())
 
     def encode(self, before: Picture, content: bytes, done: Restored, output: Path) -> bytes:

@@ -65,6 +65,7 @@ class Plan:
         known_sigma: Noise level that the method is given, in [0, 1] units.
         first_channel: Whether the method sees one channel only of a grey picture.
         reading: What was read in the picture, from which the method was chosen.
+        reason: The note that says why the method was chosen; empty if it was named.
         protected: How far each pixel stays as it is, (1, H, W), in [0, 1]; None for not at all.
         filling: Holes that are filled before the method begins; None if there are none.
         enlarging: What enlarges the picture after the method; None if it keeps its size.
@@ -86,6 +87,7 @@ class Plan:
     known_sigma: float | None = None
     first_channel: bool = False
     reading: Reading | None = None
+    reason: str = ""
     protected: Tensor | None = None
     filling: Filling | None = None
     enlarging: Enlarging | None = None
@@ -94,8 +96,12 @@ class Plan:
     @property
     def leaves_alone(self) -> bool:
         """Whether the picture stays as it is."""
-        around = self.filling is not None or self.enlarging is not None or self.request.levels
-        return self.entry.name == "nothing" and not around
+        return self.entry.name == "nothing" and self.only_method
+
+    @property
+    def only_method(self) -> bool:
+        """Whether nothing is done around the method."""
+        return self.filling is None and self.enlarging is None and not self.request.levels
 
     @property
     def work_size(self) -> tuple[int, int]:
@@ -105,10 +111,7 @@ class Plan:
     @property
     def windows(self) -> int:
         """Number of windows in which the prior takes one image."""
-        if self.prior is None:
-            return 1
-        n: int = self.prior.calls_per_image(*self.work_size)
-        return n
+        return 1 if self.prior is None else int(self.prior.calls_per_image(*self.work_size))
 
     @property
     def calls(self) -> Calls:
@@ -288,7 +291,7 @@ def _plan_method(
         load: Function that loads weights, as :func:`~pristina.priors.load.load_weights` does.
         look: Function that computes what is asked of the picture; a server remembers it.
     """
-    notes, reading, pixels = list[str](), None, picture.visible
+    notes, reading, why, pixels = list[str](), None, "", picture.visible
     grey = all(torch.equal(pixels[0], channel) for channel in pixels[1:])
     if request.method == "auto":
         if operator is not None or settings is not None:
@@ -301,8 +304,7 @@ def _plan_method(
         )
         source = request.prior if weights is None else weights
         kind = "direct" if source is None else kind_of(source)
-        named = replace(request, prior=weights_name(source))
-        request, why = choose(reading, named, kind)
+        request, why = choose(reading, replace(request, prior=weights_name(source)), kind)
         weights = weights if request.method != "nothing" else None
         notes.append(why)
     entry = method(request.method)
@@ -340,6 +342,7 @@ def _plan_method(
         made,
         first_channel=grey and (one_channel or takes_colour(made.operator)),
         reading=reading,
+        reason=why,
         protected=protected,
         notes=(*notes, *made.notes),
     )

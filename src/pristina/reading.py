@@ -91,10 +91,14 @@ class Reading:
 
         Of the kinds of blur only the likeliest is named, with the probability of any.
         """
-        soft = {kind: self.kinds.get(kind, 0.0) for kind in SOFT}
         likely = {kind: p for kind, p in self.kinds.items() if kind not in SOFT}
-        likely[max(soft, key=soft.__getitem__)] = 1 - math.prod(1 - p for p in soft.values())
+        likely[max(SOFT, key=lambda kind: self.kinds.get(kind, 0.0))] = self.blurred
         return {kind: p for kind, p in likely.items() if p >= SURE}
+
+    @property
+    def blurred(self) -> float:
+        """Probability that there is any kind of blur."""
+        return 1 - math.prod(1 - self.kinds.get(kind, 0.0) for kind in SOFT)
 
     def best(self) -> tuple[str, Range]:
         """Return the candidate with the largest gain, and that gain."""

@@ -57,6 +57,11 @@ class Restored:
     std: Tensor | None = None
 
     @property
+    def left_alone(self) -> bool:
+        """Whether the picture is as it was."""
+        return _left_alone(self.plan, self.result)
+
+    @property
     def operator(self) -> Operator | None:
         """Estimated degradation; None if the method has none."""
         return self.result.operator
@@ -314,7 +319,7 @@ def finish(
     plan: Plan, picture: Picture, result: Result, source: Mapping[str, Any] | None = None
 ) -> Restored:
     """Return the first restored image with everything else that belongs to the picture."""
-    left_alone = plan.leaves_alone
+    left_alone = _left_alone(plan, result)
     notes = [*(() if left_alone else picture.notes), *plan.notes, *result.notes]
     std = None
     if plan.request.samples > 1:
@@ -356,6 +361,11 @@ def finish(
     if picture.sha256:
         input_facts["sha256"] = picture.sha256
     return Restored(restored, result, plan, tuple(notes), input_facts, std)
+
+
+def _left_alone(plan: Plan, result: Result) -> bool:
+    """Return whether the first picture is as it was, by the plan or by the method's judgement."""
+    return plan.only_method and result.stopped[0].reason is StopReason.LEFT_ALONE
 
 
 def _with_levels(plan: Plan, before: Tensor, after: Tensor) -> tuple[Tensor, list[str]]:

@@ -167,10 +167,10 @@ def marks(visit: Visit, path: Path, script: str | None, *, touch: bool) -> None:
     visit.button("Mark places with a brush").click()
     page.locator(".brush canvas").scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('.brush img').complete")
-    page.get_by_label("Size").fill("16")
+    page.get_by_label("Size", exact=True).fill("16")
     stroke(visit, (0.1, 0.3), (0.9, 0.3), touch)
     visit.button("Leave as it is").click()
-    page.get_by_label("Size").fill("40")
+    page.get_by_label("Size", exact=True).fill("40")
     stroke(visit, (0.2, 0.8), (0.6, 0.8), touch)
     visit.button("Larger").click()
     visit.button("Fill in").click()
@@ -179,7 +179,7 @@ def marks(visit: Visit, path: Path, script: str | None, *, touch: bool) -> None:
     visit.button("Undo").click()
     visit.button("Fit").click()
     page.locator(".brush .stage").focus()
-    page.get_by_label("Size").fill("16")
+    page.get_by_label("Size", exact=True).fill("16")
     page.locator(".brush .stage").focus()
     page.wait_for_timeout(2000)  # What was painted so far has been sent by then.
     with page.expect_response(lambda answer: answer.url.endswith("/marks")):
@@ -240,11 +240,14 @@ def scratches(visit: Visit, path: Path, script: str | None) -> None:
         return
     switch.click()
     page.get_by_text("pixels of scratches").wait_for()
+    page.get_by_role("switch", name="Freshen faded colours").click()
+    page.get_by_text("Faded colours will be freshened").wait_for()
+    visit.planned()
     visit.shot("scratches-planned")
     visit.button("Restore").click()
     visit.restored()
     page.get_by_text("Do the same in a terminal").click()
-    expect(page.get_by_text("--scratches")).to_be_visible()
+    expect(page.get_by_text("--scratches --levels")).to_be_visible()
     visit.shot("scratches-filled")
     visit.axe(script)
 
@@ -291,6 +294,48 @@ def samples(visit: Visit) -> None:
     page.get_by_text("What was found and changed").click()
     page.get_by_text("How much the samples differ").wait_for()
     visit.shot("samples")
+
+
+def told_the_damage(visit: Visit, folder: Path, script: str | None) -> None:
+    """Say what happened to a small face, and see the blur that was found, and other methods."""
+    page = visit.page
+    face = folder / "face.png"
+    portrait = Image.open(EXAMPLES / "portrait.jpg").convert("RGB")
+    portrait.crop((75, 5, 223, 153)).resize((64, 64)).save(face)
+    visit.send(face)
+    page.get_by_text("What we see").wait_for()
+    page.get_by_text("More settings").click()
+    visit.choose("Method", "bird:")
+    visit.choose("Add a kind of damage", "kernel:")
+    visit.choose("Add a kind of damage", "noise:")
+    expect(page.get_by_label("What happened to it, if you know")).to_have_value(
+        "kernel | noise:sigma=0.05"
+    )
+    page.get_by_label("noise: sigma").fill("0.02")
+    expect(page.get_by_label("What happened to it, if you know")).to_have_value(
+        "kernel | noise:sigma=0.02"
+    )
+    page.get_by_text("Settings of bird").click()
+    page.get_by_label("Iterations", exact=True).fill("3")
+    page.wait_for_timeout(1500)
+    visit.planned()
+    visit.shot("told")
+    visit.axe(script)
+    visit.button("Restore").click()
+    visit.restored()
+    page.get_by_text("What was found and changed").click()
+    page.get_by_text("The blur that was found").wait_for()
+    visit.shot("blur-found")
+    page.get_by_label("Compare methods").click()
+    for name in ("mmse", "dreamclean"):
+        page.get_by_role("option", name=name, exact=True).click()
+    page.keyboard.press("Escape")
+    visit.button("Restore with each of these").click()
+    expect(page.locator(".version img")).to_have_count(3, timeout=PATIENCE_MS)
+    for words in ("bird, faces: ", "mmse, faces: ", "dreamclean, faces: "):
+        page.locator(".version").filter(has_text=words).wait_for()
+    visit.shot("methods-side-by-side")
+    visit.axe(script)
 
 
 def keyboard_alone(visit: Visit) -> None:
@@ -395,6 +440,7 @@ def main() -> None:
             marks(visit(f"{name}-marks", size), path, script, touch=size is PHONE)
             print(name, "done", flush=True)
         scratches(visit("scratches"), path, script)
+        told_the_damage(visit("told"), folder, script)
         several_pictures(visit("several"), path)
         keyboard_alone(visit("keyboard"))
         two_at_once(visit("one"), visit("other", PHONE))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-collect_ignore = ["browser.py", "load.py"]
-"""They need a browser, or minutes; they are run on demand."""
+collect_ignore = ["browser.py", "load.py", "schema_hooks.py"]
+"""They need a browser, minutes or schemathesis; they are run on demand."""
 
 pytest.importorskip("nicegui", reason="The server needs its extra: pip install 'pristina[app]'.")
 

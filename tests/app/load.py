@@ -68,8 +68,9 @@ class Server:
             return type(error).__name__, b"", {}
 
     def memory(self) -> int:
+        """Return the largest memory of the server so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
     def submit(self, content: bytes, **more: str):
         return self.ask("api/v1/jobs", form(content, **more))
@@ -81,7 +82,7 @@ def many_at_once(server: Server) -> None:
     with ThreadPoolExecutor(SENDERS) as pool:
         answers = list(pool.map(lambda _: server.submit(content), range(SENDERS)))
     codes = Counter(code for code, _, _ in answers)
-    print("at once:", dict(codes), f"{server.memory() / 2**20:.0f} MiB")
+    print("at once:", dict(codes), f"{server.memory() / 2**20:.0f} MiB at most")
     assert set(codes) == {202, 429}, codes
     assert all(headers["Retry-After"] for code, _, headers in answers if code == 429)
     keys = [json.loads(body)["id"] for code, body, _ in answers if code == 202]
@@ -118,7 +119,7 @@ def bad_senders(server: Server) -> None:
         "100 MB": large[0], "polyglot": polyglot[0], "bomb": bomb[0], "appended": joined[0],
         "path": path[0],
     }  # fmt: skip
-    print(found, f"{server.memory() / 2**20:.0f} MiB")
+    print(found, f"{server.memory() / 2**20:.0f} MiB at most")
     assert found == {"100 MB": 413, "polyglot": 422, "bomb": 422, "appended": 202, "path": 202}
     for _, body, _ in (joined, path):
         key = json.loads(body)["id"]

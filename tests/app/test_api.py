@@ -103,13 +103,13 @@ def test_a_picture_that_is_only_filled_is_not_the_file_that_was_sent(api):
 def test_who_goes_on_may_repeat_the_names_of_the_marks_and_no_others(api):
     key = api.submit(request=DIIP, marks={"protect": MARKED["protect"]})
     found = api.wait(key, "done")
-    again = api.post("jobs", request=found["request"], start=key)
+    again = api.post(f"jobs/{key}/go-on", request=found["request"])
     assert again.status_code == 202, again.text
     assert api.wait(again.json()["id"])["request"]["protect"] == "the protect.png"
-    other = api.post("jobs", request={**DIIP, "protect": "/etc/passwd"}, start=key)
+    other = api.post(f"jobs/{key}/go-on", request={**DIIP, "protect": "/etc/passwd"})
     assert other.status_code == 422 and "reads no files" in other.json()["detail"]
-    both = api.post("jobs", request=DIIP, start=key, marks=MARKED)
-    assert both.status_code == 422 and "sends no picture" in both.json()["detail"]
+    both = api.post(f"jobs/{key}/go-on", request=DIIP, marks=MARKED)
+    assert both.status_code == 422 and "may hold request" in both.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,6 @@ def test_forms_without_what_is_needed_are_refused(api):
     assert api.client.post("/api/v1/jobs", json={}).status_code == 415
     assert "no file" in api.post("jobs", request={"seed": 1}).json()["detail"]
     assert "each once" in api.post("jobs", encoded(), requests="{}").json()["detail"]
-    answer = api.post("jobs", encoded(), start=api.submit())
-    assert answer.status_code == 422 and "sends no picture" in answer.json()["detail"]
     broken = {"content-type": "multipart/form-data; boundary=x"}
     assert api.client.post("/api/v1/jobs", content=b"--y", headers=broken).status_code in (400, 422)
 
@@ -344,7 +342,7 @@ def test_a_stopped_job_goes_on_to_the_same_bits(api, monkeypatch):
         part = api.submit(request=DIIP)
         found = api.wait(part)
     assert found["stopped"] == "cancelled at step 2" and found["may_go_on"]
-    answer = api.post("jobs", request=DIIP, start=part)
+    answer = api.post(f"jobs/{part}/go-on", request=DIIP)
     assert answer.status_code == 202, answer.text
     rest = answer.json()["id"]
     found = api.wait(rest)
@@ -353,7 +351,7 @@ def test_a_stopped_job_goes_on_to_the_same_bits(api, monkeypatch):
     assert 0 < calls[0] < calls[1]
     assert api.get(f"jobs/{rest}/result").content == api.get(f"jobs/{whole}/result").content
     assert api.get(f"jobs/{part}/result").content != api.get(f"jobs/{whole}/result").content
-    assert api.post("jobs", request=DIIP, start="none").status_code == 404
+    assert api.post("jobs/none/go-on", request=DIIP).status_code == 404
 
 
 def test_samples_and_kernels_are_drawn(api):

@@ -11,12 +11,22 @@ from annotated_types import Interval
 import pristina
 from pristina.app.form import attribute_words
 from pristina.app.rules import safe_name
-from pristina.app.words import command_line, cost_words, damage_words, python_code, time_words
+from pristina.app.words import (
+    DAMAGE,
+    command_line,
+    cost_words,
+    damage_words,
+    notes_but_reason,
+    plan_words,
+    python_code,
+    time_words,
+)
 from pristina.cli import app
 from pristina.estimates import Estimate
 from pristina.methods.index import METHODS
+from pristina.reading import NAMES
 from pristina.settings import Count, Positive, Share, bounds_of, field_types, range_in_words
-from tests.app.conftest import encoded
+from tests.app.conftest import encoded, painted
 
 REQUEST = pristina.Request(
     method="bird",
@@ -31,6 +41,8 @@ REQUEST = pristina.Request(
     mask="it's holes.png",
     protect="face.png",
     scratches=True,
+    levels=True,
+    scale=2,
 )
 
 
@@ -42,7 +54,7 @@ def test_the_command_line_asks_for_the_same():
     assert given["operator"] == REQUEST.recipe and given["seed"] == 3 and given["samples"] == 2
     assert (given["strength"], given["grain"]) == (0.4, 0.25)
     assert (given["mask"], given["protect"]) == (Path("it's holes.png"), Path("face.png"))
-    assert given["scratches"] and "deep" not in given
+    assert given["scratches"] and given["levels"] and given["scale"] == 2 and "deep" not in given
     deep = command_line(pristina.Request(deep=True), "in.png", "out.png")
     assert app.parse_args(deep.split()[1:], exit_on_error=False)[1].arguments["deep"]
     changes = dict(pair.split("=") for pair in given["set_"])
@@ -70,6 +82,7 @@ def test_the_lines_of_python_ask_for_the_same(monkeypatch):
     )  # fmt: skip
     assert (seen["strength"], seen["grain"], seen["scratches"]) == (0.4, 0.25, True)
     assert (seen["mask"], seen["protect"]) == ("it's holes.png", "face.png")
+    assert (seen["levels"], seen["scale"]) == (True, 2)
     assert "deep" not in seen
 
 
@@ -87,14 +100,45 @@ def test_ranges_are_read_from_types():
     assert words == ["", "At least 0 and less than 1.", "More than 0."]
 
 
+def test_every_kind_of_damage_has_words():
+    assert set(DAMAGE) == set(NAMES)
+
+
 def test_damage_and_costs_are_said_in_words():
     plan = pristina.plan(pristina.Picture.decode(encoded(), "in.png"))
-    assert damage_words(plan.reading)[0].startswith("Noise of ")
+    assert "noise" in damage_words(plan.reading).lower()
+    kinds = {"noise": 0.95, "jpeg": 0.6, "shake": 0.8, "grain": 0.1}
+    assert damage_words(replace(plan.reading, kinds=kinds)) == (
+        "Coloured or grey specks (noise); probably a camera that moved; "
+        "perhaps marks of JPEG compression."
+    )
     unseen = replace(plan.reading, kinds={"noise": 0.1})
-    assert damage_words(unseen) == ["None of the damage that is looked for was seen."]
+    assert damage_words(unseen) == "No damage that can be repaired was seen."
+    assert plan.reason in plan.notes
+    assert notes_but_reason(("Filled.", plan.reason), plan.reason) == ["Filled."]
+    assert notes_but_reason(("Filled.",), "") == ["Filled."]
     words = cost_words(plan, Estimate(12.4, 6 * 10**8, 12.4))
     assert words == "This takes about 12 seconds and 0.6 GB of memory here."
     assert time_words(600) == "10 minutes"
+
+
+def test_what_will_be_done_is_said_in_words(tmp_path):
+    def said(**asked):
+        return plan_words(pristina.plan(pristina.Picture.decode(encoded(), "in.png"), **asked))
+
+    blind = "The damage will be removed by the network “blind”, in one pass."
+    assert said(method="indi", prior="blind") == blind
+    around = "Faded colours will be freshened. The picture will become twice as large. "
+    assert (
+        said(method="nothing", levels=True, scale=2) == f"{around}The rest will be left as it is."
+    )
+    assert said(method="nothing") == "The picture will be left as it is."
+    assert "Its prior knows aligned faces" in said(method="mmse", prior="faces")
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(painted((3, 3, 9, 9)))
+    assert said(method="nothing", mask=mask).startswith(
+        "The marked places will be filled in. The rest"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from skimage.data import astronaut
 from pristina.errors import InputError, OperatorError, SettingError
 from pristina.methods.deblur import Deblur, blur_of, deblur
 from pristina.methods.steps.kernel_from_picture import (
+    AGREEMENT_DB,
+    _kernel_between,
+    _without_specks,
     estimate_kernel,
     kernel_from_picture,
     similarity,
@@ -142,7 +145,7 @@ def test_a_kernel_is_found_in_the_picture():
     assert found.kernel.sum().item() == pytest.approx(1) and found.kernel.min() >= 0
     wide = torch.nn.functional.pad(kernel, (3,) * 4)
     assert similarity(found.kernel, wide) > 0.85
-    assert found.agreement > 0.8 and not found.doubt
+    assert found.agreement > AGREEMENT_DB and not found.doubt
     # Without the check of its shape, another kernel would do.
     assert similarity(found.kernel, wide.flip(-1)) < 0.8
 
@@ -157,8 +160,52 @@ def test_a_sharp_picture_and_noise_are_left_alone():
         assert result.stopped[0].reason is StopReason.LEFT_ALONE
         assert result.cost.network_calls == 0
         assert why in result.notes[0] and "left as it is" in result.notes[0]
-    forced = deblur(Observation(clean), prior, Deblur(kernel_px=15, check=False))
+    forced = deblur(Observation(clean), prior, Deblur(kernel_px=15, in_doubt="deblur"))
     assert forced.cost.network_calls == 4
+
+
+def test_a_blur_that_differs_from_place_to_place_is_not_believed():
+    """Each half is blurred by a stroke, the right one by its mirror image."""
+    clean, _, kernel = shaken()
+    clean = clean[..., :200, :]
+    halves = [
+        convolve(part, k, "reflect")
+        for part, k in ((clean[..., :213], kernel), (clean[..., 213:], kernel.flip(-1)))
+    ]
+    result = deblur(Observation(torch.cat(halves, -1)), Same(domain="tests"), Deblur(kernel_px=15))
+    assert result.stopped[0].reason is StopReason.LEFT_ALONE
+    assert result.extras["agreement"].item() < AGREEMENT_DB
+    assert "differs" in result.notes[0]
+
+
+def test_in_doubt_the_network_is_called_once(monkeypatch):
+    module = sys.modules["pristina.methods.steps.kernel_from_picture"]
+    monkeypatch.setattr(module, "AGREEMENT_DB", 1e9)
+    y = pictures(2, 40, 48)
+    prior = Mean(domain="tests")
+    result = deblur(Observation(y), prior, Deblur(kernel_px=5, in_doubt="regress"))
+    assert torch.allclose(result.images, prior.predict(y, 1.0), atol=1e-6)
+    assert result.cost.network_calls == 2 and "once instead" in result.notes[0]
+    assert {stop.reason for stop in result.stopped} == {StopReason.COMPLETED}
+
+
+def test_the_kernel_between_two_pictures_has_no_negative_value():
+    kernel = motion_kernel(9, 0.5, torch.Generator().manual_seed(SEED))
+    x = torch.rand(2, 1, 60, 70, generator=torch.Generator().manual_seed(0))
+    found = _kernel_between(x, convolve(x, kernel, "circular"), torch.ones(1, 1, 60, 70), 13)
+    assert found.min() == 0
+    assert similarity(found, torch.nn.functional.pad(kernel, (2,) * 4)) > 0.99
+
+
+def test_specks_are_removed_and_broken_strokes_are_not():
+    kernel = torch.zeros(1, 1, 15, 15)
+    kernel[..., 7, 4:8] = 0.1
+    kernel[..., 7, 9:12] = 0.15  # Beyond one empty pixel.
+    kernel[..., 1, 1] = 0.05
+    cleaned = _without_specks(kernel)
+    assert cleaned[..., 1, 1] == 0 and cleaned[..., 7, 9] == pytest.approx(0.15 / 0.85)
+    kernel[..., 1, 1] = 0.2
+    assert torch.allclose(_without_specks(kernel), kernel / kernel.sum())
 
 
 def test_windows_share_a_kernel():

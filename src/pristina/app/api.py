@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from fastapi import APIRouter, FastAPI, HTTPException, Query
+from fastapi import APIRouter, FastAPI, HTTPException, Path, Query
 from fastapi import Request as HTTPRequest
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -32,12 +32,12 @@ from pristina.app.description import (
     problem_schema,
     responses,
 )
-from pristina.app.forms import file_of, form_of, marks_of, request_of, text_of
+from pristina.app.forms import file_of, form_of, marks_of, request_of
 from pristina.app.job import MARKS, Job, JobState, Upload
 from pristina.app.jobs import Jobs
 from pristina.app.outcome import suffix_of
 from pristina.app.rules import Busy
-from pristina.errors import InputError, PristinaError
+from pristina.errors import PristinaError
 from pristina.estimates import Estimate
 from pristina.image.encoding import FORMATS
 from pristina.planning import Plan
@@ -48,6 +48,7 @@ POLL_S = 0.2
 SIGN_OF_LIFE_S = 15
 """Longest silence in a stream of events, in seconds."""
 
+Key = Annotated[str, Path(description="Name of the job: the ``id`` that it was given.")]
 Format = Literal["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "avif"]
 MEDIA = {kind: f"image/{kind.lower()}" for kind in {*FORMATS.values(), "GIF"}}
 assert {f".{name}" for name in get_args(Format)} == set(FORMATS)
@@ -215,7 +216,7 @@ def _job(jobs: Jobs, key: str) -> Job:
 def _plans(jobs: Jobs) -> APIRouter:
     router = APIRouter(tags=["plan"])
 
-    @router.post("/plan", responses=responses(*SENDING), openapi_extra=form_schema(start=False))
+    @router.post("/plan", responses=responses(*SENDING), openapi_extra=form_schema())
     async def plan(http: HTTPRequest) -> PlanAnswer:
         """Say what would be done to a picture, and what it would take; nothing is kept."""
         with jobs.short():
@@ -273,51 +274,57 @@ def _plan_answer(made: Plan, estimate: Estimate) -> PlanAnswer:
 def _jobs(jobs: Jobs) -> APIRouter:
     router = APIRouter(tags=["jobs"])
 
-    @router.post(
-        "/jobs",
-        status_code=202,
-        responses={202: {"links": links()}, **responses(*SENDING, 404)},
-        openapi_extra=form_schema(start=True),
-    )
-    async def submit(http: HTTPRequest, response: Response) -> JobAnswer:
-        """Put a picture into the queue."""
-        with jobs.place():
-            async with form_of(http, "picture", "request", "start", *MARKS) as form:
-                request, start = request_of(form), text_of(form, "start")
-                earlier = None if start is None else _job(jobs, start)
-                if earlier is not None and {"picture", *MARKS} & set(form):
-                    raise InputError("Who goes on from a job sends no picture; leave it out.")
-                sent = None
-                if earlier is None:
-                    sent = Sent(*await file_of(form), await marks_of(form))
-            job = await in_turn(jobs, _submitted, jobs, sent, request, earlier)
+    accepted: dict[int | str, dict[str, Any]] = {202: {"links": links()}, **responses(*SENDING)}
+
+    def answer(job: Job, response: Response) -> JobAnswer:
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
         return job_answer(jobs, job)
 
+    @router.post("/jobs", status_code=202, responses=accepted, openapi_extra=form_schema())
+    async def submit(http: HTTPRequest, response: Response) -> JobAnswer:
+        """Put a picture into the queue."""
+        with jobs.place():
+            async with form_of(http, "picture", "request", *MARKS) as form:
+                sent = Sent(*await file_of(form), await marks_of(form))
+                request = request_of(form)
+            return answer(await in_turn(jobs, _submitted, jobs, sent, request), response)
+
+    @router.post(
+        "/jobs/{key}/go-on",
+        status_code=202,
+        responses={**accepted, **responses(404)},
+        openapi_extra=form_schema(picture=False),
+    )
+    async def go_on(key: Key, http: HTTPRequest, response: Response) -> JobAnswer:
+        """Go on from where a finished job stopped, on its picture, as a new job."""
+        earlier = _job(jobs, key)
+        with jobs.place():
+            async with form_of(http, "request") as form:
+                request = request_of(form, earlier.planned)
+            job = await in_turn(jobs, jobs.submit, earlier.upload, request, earlier)
+            return answer(job, response)
+
     @router.get("/jobs/{key}", responses=responses(404, 422))
-    async def status(key: str) -> JobAnswer:
+    async def status(key: Key) -> JobAnswer:
         """Say where a job is."""
         return job_answer(jobs, _job(jobs, key))
 
     @router.post("/jobs/{key}/cancel", responses=responses(404, 422))
-    async def cancel(key: str) -> JobAnswer:
+    async def cancel(key: Key) -> JobAnswer:
         """Stop a job; the best result so far is kept."""
         job = _job(jobs, key)
         jobs.stop(job)
         return job_answer(jobs, job)
 
     @router.delete("/jobs/{key}", status_code=204, responses=responses(404, 422))
-    async def delete(key: str) -> None:
+    async def delete(key: Key) -> None:
         """Stop a job at once, and remove everything about it."""
         jobs.delete(_job(jobs, key))
 
     return router
 
 
-def _submitted(jobs: Jobs, sent: Sent | None, request: Request, earlier: Job | None) -> Job:
-    if sent is None:
-        assert earlier is not None
-        return jobs.submit(earlier.upload, request, earlier)
+def _submitted(jobs: Jobs, sent: Sent, request: Request) -> Job:
     with sent.kept(jobs) as upload:
         return jobs.submit(upload, request)
 
@@ -351,7 +358,7 @@ def _progress(jobs: Jobs) -> APIRouter:
             **responses(404, 422),
         },
     )
-    async def events(key: str) -> StreamingResponse:
+    async def events(key: Key) -> StreamingResponse:
         """Send an event (server-sent events) whenever a job has got further, until it ends."""
         job = _job(jobs, key)
         return StreamingResponse(_events(jobs, job), media_type="text/event-stream")
@@ -361,14 +368,14 @@ def _progress(jobs: Jobs) -> APIRouter:
         response_class=Response,
         responses={
             200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {}}}},
-            **responses(404, 422),
+            **responses(404, 409, 422),
         },
     )
-    async def preview(key: str) -> Response:
+    async def preview(key: Key) -> Response:
         """Fetch the intermediate picture of a running job."""
         job = _job(jobs, key)
         if not job.preview:
-            raise HTTPException(404, "There is no intermediate picture yet.")
+            raise HTTPException(409, "There is no intermediate picture.")
         return Response(job.preview, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
     return router
@@ -396,9 +403,11 @@ def _results(jobs: Jobs) -> APIRouter:
         responses={200: images, **responses(404, 409, 422)},
     )
     async def result(
-        key: str,
+        key: Key,
         format: Annotated[Format | None, Query(description="That of the picture if none.")] = None,
-        quality: Annotated[int | None, Query(ge=1, le=100)] = None,
+        quality: Annotated[
+            int | None, Query(ge=1, le=100, description="Of JPEG, WebP, AVIF.")
+        ] = None,
     ) -> FileResponse:
         """Fetch the restored picture, with the metadata of the original."""
         job = done(key)
@@ -411,7 +420,7 @@ def _results(jobs: Jobs) -> APIRouter:
         )
 
     @router.get("/jobs/{key}/record", responses=responses(404, 409, 422))
-    async def record(key: str) -> dict[str, Any]:
+    async def record(key: Key) -> dict[str, Any]:
         """Fetch all that is needed to run it again, and what came out."""
         found: dict[str, Any] = json.loads((done(key).folder / "record.json").read_text())
         return found
@@ -424,7 +433,7 @@ def _results(jobs: Jobs) -> APIRouter:
             **responses(404, 409, 422),
         },
     )
-    async def drawing(key: str, name: str) -> FileResponse:
+    async def drawing(key: Key, name: str) -> FileResponse:
         """Fetch a drawing: the change, the estimated kernel, the spread of several samples."""
         job = done(key)
         if name not in job.drawings:

@@ -10,6 +10,8 @@ from nicegui import ui
 
 from pristina.app.elements import slider
 from pristina.app.form import SettingsForm
+from pristina.app.recipe_form import RecipeForm
+from pristina.app.words import LARGER
 from pristina.methods.index import METHODS, MethodEntry
 from pristina.priors.load import kind_of, shipped
 from pristina.request import Request
@@ -44,6 +46,10 @@ class Choices:
         self.parts()
         self.grain = slider("Grain kept", 0.0, 0.0, self.on_change)
         ui.label("How much of the fine grain is put back after the restoration.").classes("hint")
+        sizes = {1: "as it is", **{n: f"{words} as large" for n, words in LARGER.items()}}
+        self.scale = ui.select(
+            sizes, label="Size of the result", value=1, on_change=self.on_change
+        ).classes("w-full")
         self.samples = ui.number(
             "Number of samples", value=1, min=1, max=MOST_SAMPLES, step=1, on_change=self.on_change
         ).classes("w-full")
@@ -66,17 +72,14 @@ class Choices:
         entry = METHODS[self.method.value]
         self._weights_of(entry)
         if entry.operator != "never":
-            self.recipe = ui.input(
-                "What happened to the picture, if you know",
-                placeholder="blur:sigma=2 | noise:sigma=0.05",
-                on_change=self.on_change,
-            ).classes("w-full")
+            self.recipe = RecipeForm(self.on_change)
         if entry.presets:
             options = {"": "recommended", **{name: name for name in entry.presets}}
             self.preset = ui.select(
                 options, label="Preset", value="", on_change=self._preset_changed
             ).classes("w-full")
-        self.settings()
+        with ui.expansion(f"Settings of {entry.name}").classes("w-full"):
+            self.settings()
 
     @ui.refreshable_method
     def settings(self) -> None:
@@ -112,13 +115,14 @@ class Choices:
             samples=int(self.samples.value or 1),
             grain=self.grain.value,
             deep=self.deep is not None and self.deep.value,
+            scale=self.scale.value,
         )
         if common.method == "auto":
             return common
         return replace(
             common,
             prior=(self.prior.value or None) if self.prior is not None else None,
-            recipe=(self.recipe.value.strip() or None) if self.recipe is not None else None,
+            recipe=self.recipe.value if self.recipe is not None else None,
             preset=(self.preset.value or None) if self.preset is not None else None,
             settings={} if self.form is None else self.form.changes(),
         )

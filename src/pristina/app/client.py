@@ -98,7 +98,9 @@ class Client:
 
         Its picture, and what marked parts of it, are on the server already.
         """
-        answer = self._json("POST", "jobs", *_form({}, {**_fields(request), "start": key}))
+        answer = self._json(
+            "POST", f"jobs/{quote(key, safe='')}/go-on", *_form({}, _fields(request))
+        )
         new: str = answer["id"]
         return new
 

@@ -28,7 +28,7 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
         400: "The form cannot be read.",
         404: "There is no such job.",
         408: "The file arrived too slowly.",
-        409: "The job is not done.",
+        409: "The job is not so far.",
         413: "The file is too large.",
         415: "It is not a form.",
         422: "The request or the picture cannot be used.",
@@ -43,41 +43,32 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
 SENDING = (400, 408, 413, 415, 422, 429)
 
 
-def form_schema(*, start: bool) -> dict[str, Any]:
-    """Describe the form that is sent, for the OpenAPI page."""
+def form_schema(*, picture: bool = True) -> dict[str, Any]:
+    """Describe the form that is sent, with a picture or without, for the OpenAPI page."""
     request_schema = TypeAdapter(Request).json_schema()
+    by_default = "method auto" if picture else "that of the job"
+    files = {
+        "picture": "File of the picture.",
+        "mask": "Picture file that is white where the picture is to be filled in.",
+        "protect": "Picture file that is white where the picture stays as it is.",
+    }
     fields: dict[str, Any] = {
-        "picture": {"type": "string", "format": "binary", "description": "File of the picture."},
-        "request": {
-            "type": "string",
-            "description": "What is asked for, as JSON text; by default method auto.",
-            "examples": ['{"method": "indi", "prior": "mixed"}'],
-            "contentMediaType": "application/json",
-            "contentSchema": {
-                k: v for k, v in request_schema.items() if k in ("type", "properties", "title")
-            },
-        },
-        "mask": {
-            "type": "string",
-            "format": "binary",
-            "description": "Picture file that is white where the picture is to be filled in.",
-        },
-        "protect": {
-            "type": "string",
-            "format": "binary",
-            "description": "Picture file that is white where the picture stays as it is.",
+        name: {"type": "string", "format": "binary", "description": words}
+        for name, words in files.items()
+        if picture
+    }
+    fields["request"] = {
+        "type": "string",
+        "description": f"What is asked for, as JSON text; by default {by_default}.",
+        "examples": ['{"method": "indi", "prior": "mixed"}'],
+        "contentMediaType": "application/json",
+        "contentSchema": {
+            k: v for k, v in request_schema.items() if k in ("type", "properties", "title")
         },
     }
-    if start:
-        fields["start"] = {
-            "type": "string",
-            "description": "Finished job from whose state the method goes on, on its picture.",
-        }
     schema: dict[str, Any] = {"type": "object", "properties": fields}
     schema["additionalProperties"] = False
-    if start:
-        schema["oneOf"] = [{"required": ["picture"]}, {"required": ["start"]}]
-    else:
+    if picture:
         schema["required"] = ["picture"]
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
@@ -87,7 +78,7 @@ def form_schema(*, start: bool) -> dict[str, Any]:
 def links() -> dict[str, Any]:
     """Describe what can be asked about a job that was submitted."""
     key = {"key": "$response.body#/id"}
-    names = ("status", "events", "preview", "result", "record", "cancel", "delete")
+    names = ("status", "events", "preview", "result", "record", "cancel", "delete", "go_on")
     return {name: {"operationId": name, "parameters": key} for name in names}
 
 

@@ -81,15 +81,15 @@ def text_of(form: FormData, name: str) -> str | None:
     return value or None
 
 
-def request_of(form: FormData) -> Request:
-    """Return the request in a form; the default one if it holds none.
+def request_of(form: FormData, default: Request = Request()) -> Request:
+    """Return the request in a form; ``default`` if it holds none.
 
     Raises:
         InputError: It is not a request.
     """
     text = text_of(form, "request")
     if text is None:
-        return Request()
+        return default
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:

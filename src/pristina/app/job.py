@@ -82,6 +82,7 @@ class Job:
         upload: The picture, in the folder of the job.
         folder: Folder of the job.
         plan_notes: Sentences of the plan.
+        reason: The one that says what was read in the picture and why the method was chosen.
         plan: What will be done; None when it has been.
         start: State from which it goes on; None when it has.
         state: Where it is.
@@ -113,6 +114,7 @@ class Job:
     loss: float | None = None
     preview: bytes = b""
     n_previews: int = 0
+    reason: str = ""
     notes: tuple[str, ...] = ()
     error: str | None = None
     stopped: str | None = None

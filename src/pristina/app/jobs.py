@@ -246,7 +246,7 @@ class Jobs:
         own = Upload(key, upload.name, folder / "source", upload.size, upload.format, marks)
         # What waits is kept small: a plan that holds a mask is made again in its turn.
         kept = made if made.filling is None and made.protected is None else None
-        job = Job(key, made.request, own, folder, made.notes, kept, state)
+        job = Job(key, made.request, own, folder, made.notes, kept, state, reason=made.reason)
         with self._change:
             self._jobs[key] = job
             self._waiting.append(job)

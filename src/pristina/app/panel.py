@@ -13,6 +13,7 @@ from pristina.app.words import (
     command_line,
     cost_words,
     damage_words,
+    notes_but_reason,
     plan_words,
     python_code,
     time_words,
@@ -31,6 +32,7 @@ CAPTIONS = {
 }
 FORMATS = {"": "same format", "png": "PNG", "jpg": "JPEG", "tif": "TIFF", "webp": "WebP"}
 JPEG_QUALITY = 95
+BUSY_OR_DONE = ("queued", "running", "done")
 
 
 class Panel:
@@ -59,13 +61,13 @@ class Panel:
     def seen(self) -> None:
         """Draw what is seen in the picture, and what would be done."""
         item = self.session.item
-        if item is None or (item.shown is not None and item.shown.state == "done"):
+        if item is None or (item.shown is not None and item.shown.state in BUSY_OR_DONE):
             return
         height, width = item.upload.size
         ui.html("What we see", tag="h2")
         plan = item.plan
-        if plan is not None and plan.reading is not None:
-            _paragraph(" ".join(damage_words(plan.reading)))
+        if item.reading is not None:
+            _paragraph(damage_words(item.reading))
         _paragraph(f"{item.upload.name}, {width} x {height} pixels.").classes("hint")
         if item.problem is not None:
             ui.label(item.problem).classes("problem").props('role="alert"')
@@ -77,8 +79,11 @@ class Panel:
                 _paragraph(cost_words(plan, item.estimate))
             if plan.entry.name != "nothing":
                 self._strength()
-            for note in plan.notes:
+            for note in notes_but_reason(plan.notes, plan.reason):
                 _paragraph(note).classes("hint")
+            if plan.reason:
+                with ui.expansion("In figures").classes("w-full").props("dense"):
+                    _paragraph(plan.reason).classes("hint")
         self._places()
 
     def _strength(self) -> None:
@@ -93,8 +98,16 @@ class Panel:
         """Draw what chooses parts of the picture."""
         session = self.session
         if session.finds:
-            switch = ui.switch("Find scratches and dust by itself", value=session.scratches)
-            switch.on_value_change(lambda: session.find_scratches(bool(switch.value)))
+            ui.switch(
+                "Find scratches and dust by itself",
+                value=session.scratches,
+                on_change=lambda event: session.want(scratches=event.value),
+            )
+        ui.switch(
+            "Freshen faded colours",
+            value=session.levels,
+            on_change=lambda event: session.want(levels=event.value),
+        )
         word = "Done with marking" if session.marking else "Mark places with a brush"
         button = ui.button(word, icon="brush", on_click=session.mark).props("outline")
         button.classes("w-full")
@@ -117,12 +130,11 @@ class Panel:
             self._start(item, "Restore")
 
     def _start(self, item: Item, word: str) -> None:
-        button = ui.button(word, on_click=self.session.restore).classes("main").props("unelevated")
-        if item.plan is None:
-            button.disable()
-        elif item.plan.request.method == "nothing" and self.session.choices.method.value == "auto":
-            again = ui.button("Restore it all the same", on_click=self.session.insist)
-            again.props("flat").classes("w-full")
+        act = self.session.restore
+        if item.plan and item.plan.leaves_alone and self.session.choices.method.value == "auto":
+            word, act = "Restore it all the same", self.session.insist
+        button = ui.button(word, on_click=act).classes("main").props("unelevated")
+        button.set_enabled(item.plan is not None)
         if len(self.session.items) > 1:
             n = len(self.session.items)
             ui.button(f"Restore all {n}", on_click=self.session.restore_all).props(
@@ -160,7 +172,7 @@ class Panel:
     def _done(self, item: Item, job: Job) -> None:
         left_alone = job.left_alone
         ui.html("Left as it is" if left_alone else "Restored", tag="h2")
-        for note in job.notes:
+        for note in notes_but_reason(job.notes, job.reason):
             _paragraph(note).classes("hint")
         if job.stopped and "cancelled" in job.stopped:
             _paragraph(f"You stopped it after step {job.step}; this is the best so far.")
@@ -215,21 +227,22 @@ class Panel:
         job = None if item is None else item.shown
         if job is None or job.state != "done":
             return
-        if job.drawings:
-            with (
-                ui.expansion("What was found and changed").classes("w-full"),
-                ui.element("div").classes("drawings"),
-            ):
-                for name in job.drawings:
-                    caption = CAPTIONS.get(name, name.replace("-", " ").capitalize())
-                    with ui.element("figure"):
-                        ui.element("img").props(
-                            f'src="/api/v1/jobs/{job.id}/drawings/{name}" alt="{name}"'
-                        )
-                        with ui.element("figcaption"):
-                            ui.label(caption)
+        if job.drawings or job.reason:
+            with ui.expansion("What was found and changed").classes("w-full"):
+                if job.reason:
+                    _paragraph(job.reason)
+                with ui.element("div").classes("drawings"):
+                    self._drawings(job)
         with ui.expansion("Do the same in a terminal or in Python").classes("w-full"):
             self._code(job)
+
+    def _drawings(self, job: Job) -> None:
+        for name in job.drawings:
+            caption = CAPTIONS.get(name, name.replace("-", " ").capitalize())
+            with ui.element("figure"):
+                ui.element("img").props(f'src="/api/v1/jobs/{job.id}/drawings/{name}" alt="{name}"')
+                with ui.element("figcaption"):
+                    ui.label(caption)
 
     def _code(self, job: Job) -> None:
         name = job.upload.name

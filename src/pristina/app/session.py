@@ -17,10 +17,12 @@ from pristina.app.job import Job, Upload
 from pristina.app.page import HERE, examples
 from pristina.app.panel import Panel
 from pristina.app.rules import Busy
+from pristina.app.words import time_words
 from pristina.errors import PristinaError
 from pristina.filling import FINDER
 from pristina.methods.index import METHODS
 from pristina.priors.load import shipped
+from pristina.reading import Reading
 from pristina.request import Request
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Item:
         upload: The picture.
         plan: What would be done to it; None if that is not known, or cannot be done.
         estimate: What that would take.
+        reading: What was read in it when a method was last chosen for it.
         problem: Why it cannot be done, in a sentence.
         versions: Jobs that restore it, or have.
         shown: The one that is looked at.
@@ -50,6 +53,7 @@ class Item:
     upload: Upload
     plan: Plan | None = None
     estimate: Estimate | None = None
+    reading: Reading | None = None
     problem: str | None = None
     versions: list[Job] = field(default_factory=list)
     shown: Job | None = None
@@ -67,7 +71,7 @@ class Session:
         self.items: list[Item] = []
         self.item: Item | None = None
         self.strength: float | None = None
-        self.scratches = self.marking = False
+        self.scratches = self.levels = self.marking = False
         self.finds = FINDER in shipped()
         self.comparison: Comparison | None = None
         self.choices = Choices(self.changed)
@@ -86,12 +90,12 @@ class Session:
                 ui.html("Restores damaged photos.", tag="p")
                 ui.link("API", "/api/v1/docs")
             if has_report:
-                with ui.tabs() as tabs:
+                with ui.tabs().props("no-caps align=left") as tabs:
                     photos, benchmark = ui.tab("Photos"), ui.tab("Benchmark")
                 with ui.tab_panels(tabs, value=photos).classes("w-full bg-transparent"):
-                    with ui.tab_panel(photos).classes("p-0"):
+                    with ui.tab_panel(photos).classes("px-0 pb-0"):
                         self._main()
-                    with ui.tab_panel(benchmark).classes("p-0"):
+                    with ui.tab_panel(benchmark).classes("px-0 pb-0"):
                         ui.element("iframe").classes("report").props(
                             'src="/report" title="Benchmark report" sandbox="allow-scripts"'
                         )
@@ -131,11 +135,8 @@ class Session:
             with ui.element("div").classes("examples"):
                 for name in examples():
                     word = name.partition(".")[0]
-                    button = (
-                        ui.element("button")
-                        .classes("thumb")
-                        .props(f'type="button" aria-label="Example: {word}"')
-                    )
+                    button = ui.element("button").classes("thumb")
+                    button.props(f'type="button" aria-label="Example: {word}"')
                     button.on("click", lambda _, name=name: self._add_example(name))
                     with button:
                         ui.element("img").props(f'src="/examples/{name}" alt=""')
@@ -196,7 +197,7 @@ class Session:
         )
         button.on("click", lambda _: self.show_version(job))
         weights = "" if job.planned.prior is None else f", {job.planned.prior}"
-        words = {"done": f"{job.seconds:.0f} s", "failed": job.error or "failed"}
+        words = {"done": time_words(job.seconds), "failed": job.error or "failed"}
         with button:
             if job.state == "done":
                 ui.element("img").props(f'src="/restored/{job.id}" alt=""')
@@ -212,7 +213,8 @@ class Session:
         async def start() -> None:
             for name in chosen.value:
                 seed = int(self.choices.seed.value or 0)
-                await self._submit(Request(method=name, seed=seed, scratches=self.scratches))
+                asked = Request(method=name, seed=seed, scratches=self.scratches)
+                await self._submit(replace(asked, levels=self.levels))
 
         ui.button("Restore with each of these", on_click=start).props("outline no-caps").classes(
             "w-full"
@@ -248,10 +250,7 @@ class Session:
     async def choose(self, item: Item) -> None:
         """Show another picture."""
         self.item, self.strength, self.marking = item, None, False
-        self.strip.refresh()
-        self.viewer.refresh()
-        self.versions.refresh()
-        self.panel.refresh()
+        self._draw_again()
         if item.plan is None:
             await self.make_plan()
 
@@ -262,12 +261,15 @@ class Session:
         self.items.remove(self.item)
         self.item, self.marking = None, False
         self.entrance.refresh()
+        self._draw_again()
+        if self.items:
+            await self.choose(self.items[0])
+
+    def _draw_again(self) -> None:
         self.strip.refresh()
         self.viewer.refresh()
         self.versions.refresh()
         self.panel.refresh()
-        if self.items:
-            await self.choose(self.items[0])
 
     def forget_plans(self) -> None:
         """Forget what would be done, for something else is asked for now."""
@@ -306,9 +308,9 @@ class Session:
         if self.item is not None and self.item.plan is None:
             self.changed()  # The brush is gone, and does not say any more that it was painted.
 
-    def find_scratches(self, wanted: bool) -> None:
-        """Look for scratches, or do not."""
-        self.scratches = wanted
+    def want(self, **wanted: bool) -> None:
+        """Look for scratches or freshen colours, or do not."""
+        vars(self).update(wanted)
         self.changed()
 
     def asked(self) -> Request:
@@ -317,7 +319,7 @@ class Session:
         Raises:
             SettingError: A value is out of range.
         """
-        return replace(self.choices.request(), scratches=self.scratches)
+        return replace(self.choices.request(), scratches=self.scratches, levels=self.levels)
 
     def request(self, item: Item) -> Request:
         """Return what is asked for a picture: of what is planned, as much as was chosen."""
@@ -336,7 +338,7 @@ class Session:
             with self.jobs.short():
                 made = await in_turn(self.jobs, self.jobs.plan, item.upload, self.asked())
                 if number == self._changes:
-                    item.plan = made
+                    item.plan, item.reading = made, made.reading or item.reading
                     self.panel.refresh()
                     item.estimate = await measured(self.jobs, made)
         except PristinaError as error:
@@ -382,6 +384,7 @@ class Session:
         item.versions.append(job)
         item.shown = job
         self._refresh_results()
+        ui.run_javascript("document.querySelector('.stage')?.scrollIntoView({block: 'nearest'})")
 
     def stop(self) -> None:
         """Stop the version that is shown, and keep the best so far."""

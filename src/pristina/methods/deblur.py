@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
@@ -74,6 +74,14 @@ FADE_PX = 32
 """Pixels on each side of a seam in which neighbouring parts fade into each other."""
 
 
+INSTEAD = {
+    "leave": "It was left as it is.",
+    "regress": "It went through the network once instead.",
+    "deblur": "",
+}
+"""What is said of a picture whose kernel is in doubt."""
+
+
 @dataclass(frozen=True)
 class Deblur(Settings):
     """Settings of :func:`deblur`.
@@ -84,14 +92,16 @@ class Deblur(Settings):
         kernel_px: Side of the kernel that is looked for in the picture, px, odd.
         sigma: Standard deviation of the noise, in [0, 1] units; None to take that of the operator,
             or to estimate it from each image.
-        check: Whether a picture is left alone if the kernel that was found in it is in doubt.
+        in_doubt: What becomes of a picture if the kernel that was found in it is in doubt: it is
+            left alone (``leave``), goes through the regressor once (``regress``), or is sharpened
+            all the same (``deblur``).
     """
 
     steps: Count = 4
     lam: Positive = 0.25
     kernel_px: Annotated[int, Interval(ge=5, le=LARGEST_PX)] = 31
     sigma: NotNegative | None = None
-    check: bool = True
+    in_doubt: Literal["leave", "regress", "deblur"] = "leave"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,8 +173,8 @@ def deblur(
         _check_room(y, size)
         found = [kernel_from_picture(image[None], size) for image in y]
         kernels = torch.cat([one.kernel for one in found])
-        alone = [settings.check and bool(one.doubt) for one in found]
-        recorder.notes += dict.fromkeys(one.sentence(settings.check) for one in found)
+        ways = [settings.in_doubt if one.doubt else "deblur" for one in found]
+        recorder.notes += dict.fromkeys(one.sentence(INSTEAD[settings.in_doubt]) for one in found)
         sigma = sigma.clamp(min=FOUND_SIGMA)
         extras: dict[str, Tensor] = {"agreement": torch.tensor([one.agreement for one in found])}
     else:
@@ -172,21 +182,25 @@ def deblur(
         if boundary != "valid":  # There the size of the kernel is that of the border.
             kernels = _trimmed(kernels)
         kernels = kernels.expand(len(y), -1, -1, -1)
-        alone, extras = [False] * len(y), {}
+        ways, extras = ["deblur"] * len(y), {}
 
     # The images that are not left alone.
     images = observation.initial().clone()
     with torch.no_grad():
         for i in range(len(y)):
-            if not alone[i]:
-                one = slice(i, i + 1)
+            one = slice(i, i + 1)
+            if ways[i] == "deblur":
                 images[one] = in_parts(y[one], kernels[one], sigma[one], boundary, prior, settings)
+            elif ways[i] == "regress":
+                images[one] = prior.predict(images[one], 1.0)
         images = images.clamp(0, 1)
         used = KernelBlur(kernels, boundary)
         loss = (used(images) - y).square().mean((1, 2, 3))
     with suppress(Cancelled):
         recorder.step(images, loss)
-    stopped = [Stop(StopReason.LEFT_ALONE if a else StopReason.COMPLETED, 1) for a in alone]
+    stopped = [
+        Stop(StopReason.LEFT_ALONE if way == "leave" else StopReason.COMPLETED, 1) for way in ways
+    ]
     seeds = Draw(generator, len(y), y.device).seeds
     result = recorder.result("deblur", images, settings, seeds, stopped, operator=used, sigma=sigma)
     return replace(result, extras=result.extras | extras)
