@@ -1,5 +1,6 @@
 """Frames of a video: sound and timing kept, scenes found, each frame goes on from the last."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from pristina import planning
 from pristina.errors import PictureError
 from pristina.image.picture import Picture
 from pristina.request import Request
@@ -78,6 +80,20 @@ def test_a_cut_begins_anew_and_auto_chooses_once_a_scene():
     assert len(plans[0]) == 1
     still = torch.rand(3, 16, 16)
     assert is_cut(None, still) and not is_cut(still, still + 0.05) and is_cut(still, still + 0.2)
+
+
+@pytest.mark.parametrize(("in_doubt", "method"), [("regress", "indi"), ("leave", "nothing")])
+def test_no_frame_looks_for_a_blur_of_its_own(monkeypatch, in_doubt, method):
+    def blurred(reading, request, kind):
+        settings = {"in_doubt": in_doubt}
+        return replace(request, method="deblur", prior="blind", settings=settings), "It is soft."
+
+    monkeypatch.setattr(planning, "choose", blurred)
+    frame = Picture.from_pixels(torch.full((3, 40, 40), 0.4))
+    request = Request(method="auto")
+    assert planning.plan_request(frame, request).entry.name == "deblur"
+    (found,) = restore_frames([frame], request)
+    assert found.done.plan.entry.name == method
 
 
 def test_a_method_of_one_step_takes_every_frame_by_itself():

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pristina.auto import ALL_ROUND
 from pristina.errors import MissingExtra, PictureError
 from pristina.files import VIDEO_SUFFIXES, atomic
 from pristina.image.encoding import FORMATS
@@ -92,13 +93,27 @@ def restore_frames(
         small = _reduced(frame.pixels)
         is_first = plan is None or is_cut(before, small) or plan.size != frame.size
         if is_first or plan is None:
-            plan, state, scene = plan_request(frame, request, load=load), None, scene + 1
+            plan, state, scene = _scene_plan(frame, request, load), None, scene + 1
         going_on = plan if state is None else replace(plan, settings=_shortened(plan.settings))
         start = None if state is None else state.fresh()
         result = run(going_on, frame.visible[None], start=start, on_step=on_step)
         state = result.state if warm and request.samples == 1 else None
         before = small
         yield Frame(number, scene, is_first, finish(going_on, frame, result))
+
+
+def _scene_plan(frame: Picture, request: Request, load: Callable[..., Any]) -> Plan:
+    """Plan a scene by its first frame.
+
+    Where ``auto`` would look for a blur in the picture, it does what it does without one: each
+    frame would find another.
+    """
+    plan = plan_request(frame, request, load=load)
+    if request.method != "auto" or plan.entry.name != "deblur":
+        return plan
+    repaired = getattr(plan.settings, "in_doubt", "leave") == "regress"
+    method, prior = ("indi", ALL_ROUND) if repaired else ("nothing", None)
+    return plan_request(frame, replace(request, method=method, prior=prior), load=load)
 
 
 def is_cut(before: Tensor | None, frame: Tensor) -> bool:
