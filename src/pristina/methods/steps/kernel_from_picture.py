@@ -53,7 +53,7 @@ CHEAPER = 1.25
 SMOOTH = 0.1
 """Weight of the kernel's energy against its fit, as a share of the mean energy of gradients."""
 
-FAINT = 0.05
+FAINT = 0.12
 """Share of the kernel's largest value below which a value is set to zero."""
 
 SPECK, GAP_PX = 0.1, 2
