@@ -31,7 +31,7 @@ class Run:
         batch: Pictures in a step, over all processes.
         learning_rate: Peak of the learning rate.
         optimiser: adamw; or muon for the inner layers and AdamW for the first and last one (indi
-            only; begin with --learning-rate 0.004).
+            and scratches; begin with --learning-rate 0.004).
         outer_rate: Peak of AdamW's learning rate beside Muon.
         warmup: Steps until the peak of the learning rate.
         cooldown: Share of the run, at its end, in which the learning rate falls to zero. Under 1
