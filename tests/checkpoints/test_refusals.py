@@ -267,7 +267,7 @@ SETTINGS = {
         ({"network": SETTINGS | {"layers": 100_000}}, "layers = 100000"),
         ({"network": SETTINGS | {"layers": 500}}, "ask for 2002 residual blocks"),
         ({"network": SETTINGS | {"layers": 2}}, "missing: unet.down_blocks.0.resnets.1"),
-        ({"network": SETTINGS | {"channels": [12, 32]}}, "do not go together"),
+        ({"network": SETTINGS | {"channels": [12, 32]}}, "channels must be multiples of 16"),
         ({"network": SETTINGS | {"novelty": 1}}, "setting unknown here, novelty"),
         ({"network": {"unet2d": {}}}, "do not go together"),
         ({"network": {"architecture": "residual", "layers": 1000}}, "missing: conv_in.weight|ask"),
