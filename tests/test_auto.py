@@ -263,7 +263,7 @@ def test_a_picture_too_small_to_judge_is_refused():
 def test_crops_are_spread_over_the_picture_on_its_grid(size):
     picture = Picture.from_pixels(torch.rand(3, *size))
     crops = crops_of(picture)
-    height, width = (min(128, n) for n in size)
+    height, width = (min(128, n // 2 * 2) for n in size)
     assert crops.shape[0] == 1 and 1 <= crops.shape[1] <= 8
     assert crops.shape[2:] == (3, height, width)
     for room, count in ((size[0] - height, 2), (size[1] - width, 4)):
@@ -310,3 +310,8 @@ def test_weights_of_another_kind_are_refused():
         load_weights("reader", "blind")
     with pytest.raises(CheckpointError, match="'indi' is needed here"):
         load_weights("direct", "reader")
+
+
+@pytest.mark.parametrize("size", [(33, 32), (45, 37), (129, 61)])
+def test_small_pictures_with_odd_sides_are_read(size):
+    assert restore(torch.full((3, *size), 0.4), method="auto").picture.size == size

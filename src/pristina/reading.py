@@ -142,10 +142,10 @@ def check_readable(height: int, width: int) -> None:
 
 
 def crops_of(picture: Picture) -> torch.Tensor:
-    """Cut crops from a picture, two by four of them spread over it, (1, K, 3, h, w)."""
+    """Cut crops of even sides, two by four of them spread over a picture, (1, K, 3, h, w)."""
     pixels = picture.visible
     height, width = picture.size
-    h, w = min(CROP_PX, height), min(CROP_PX, width)
+    h, w = min(CROP_PX, height // 2 * 2), min(CROP_PX, width // 2 * 2)
     rows, columns = (2, 4) if width >= height else (4, 2)
     places = product(_places(height - h, rows), _places(width - w, columns))
     return torch.stack([pixels[:, top : top + h, left : left + w] for top, left in places])[None]
