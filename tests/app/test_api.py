@@ -100,6 +100,14 @@ def test_a_picture_that_is_only_filled_is_not_the_file_that_was_sent(api):
     assert api.get(f"jobs/{key}/result").content != content
 
 
+@pytest.mark.parametrize("more", [{"levels": True}, {"scale": 2}])
+def test_a_picture_that_is_only_stretched_or_enlarged_is_not_either(api, more):
+    content = encoded(kind="JPEG", quality=95)
+    key = api.submit(content, request={"method": "nothing", **more})
+    api.wait(key, "done")
+    assert api.get(f"jobs/{key}/result").content != content
+
+
 def test_who_goes_on_may_repeat_the_names_of_the_marks_and_no_others(api):
     key = api.submit(request=DIIP, marks={"protect": MARKED["protect"]})
     found = api.wait(key, "done")

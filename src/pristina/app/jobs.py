@@ -396,7 +396,7 @@ class Jobs:
         if job.deleted.is_set():
             raise Abandoned
         job.notes, job.stopped, job.drawings = tuple(notes), str(first), tuple(drawings)
-        job.left_alone = first.reason is StopReason.LEFT_ALONE
+        job.left_alone = done.left_alone
         job.may_go_on = (job.folder / "state.pickle").exists()
         job.cost = dict(done.record()["result"]["cost"])
 
