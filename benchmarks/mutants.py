@@ -25,8 +25,13 @@ HARMLESS = ("ReplaceBinaryOperator_BitOr_", "RemoveDecorator", "ExceptionReplace
 """Changes that are left out: those of ``A | B`` are mostly in annotations, and without a decorator
 or with another exception a module mostly fails to load."""
 
-FOLDERS = {"steps": "tests/methods", "checkpoints": "tests/checkpoints"}
-"""Tests of modules that are used through others."""
+USED_BY = {
+    "steps": "tests/methods",
+    "checkpoints": "tests/checkpoints",
+    "onnx_model.py": "tests/checkpoints/test_onnx.py",
+    "learned.py": "tests/contract/test_operators.py",
+}
+"""Tests of modules and packages that are used through others."""
 
 CONFIG = """[cosmic-ray]
 module-path = [{modules}]
@@ -50,8 +55,8 @@ def tests_of(module: Path, tests: Path) -> list[str]:
         own = path.stem == f"test_{name}"
         if mentioned or own:
             found.append((not own, path.stat().st_size, str(path)))
-    folders = [folder for part, folder in FOLDERS.items() if part in module.parts]
-    return [path for _, _, path in sorted(found)] + folders
+    others = [tests for part, tests in USED_BY.items() if part in module.parts]
+    return [path for _, _, path in sorted(found)] + others
 
 
 def run_tests() -> int:

@@ -9,9 +9,18 @@ import torch
 from PIL import Image
 
 import pristina
-from pristina.errors import Cancelled, CheckpointError, InputError, SettingError, SizeError
+from pristina.errors import (
+    Cancelled,
+    CheckpointError,
+    InputError,
+    PictureError,
+    SettingError,
+    SizeError,
+)
+from pristina.image.picture import Picture
 from pristina.methods.steps.result import State
 from pristina.operators.blur import GaussianBlur
+from pristina.operators.recipe import Recipe
 from pristina.planning import make_plan
 from pristina.priors.base import SizeRule
 from pristina.priors.gaussian import GaussianPrior
@@ -214,6 +223,21 @@ def test_a_plan_without_a_picture():
 
 def _stop(event):
     raise Cancelled
+
+
+def test_a_recipe_and_a_device_are_taken_as_values_and_as_text():
+    text = "blur:sigma=1,size=5 | noise:sigma=0.1"
+    settings = {"method": "dps", "prior": PRIOR, "settings": {"steps": 3}}
+    one = pristina.restore(Y, operator=text, device="cpu", **settings)
+    other = pristina.restore(Y, operator=Recipe.parse(text), device=torch.device("cpu"), **settings)
+    assert torch.equal(one.image, other.image)
+    assert one.plan.request == other.plan.request
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x.png"])
+def test_a_path_is_no_number(path):
+    with pytest.raises(PictureError, match="A file is given by its path, not by"):
+        Picture.open(path)
 
 
 def test_arrays_and_pillow_images_are_pictures():

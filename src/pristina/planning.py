@@ -165,12 +165,12 @@ def plan(
     *,
     method: str = "auto",
     prior: Any = None,
-    operator: Operator | str | None = None,
+    operator: Operator | Recipe | str | None = None,
     preset: str | None = None,
     settings: Mapping[str, Any] | Settings | None = None,
     seed: int = 0,
     samples: int = 1,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     strength: float | None = None,
     grain: float = 0.0,
     protect: str | Path | None = None,
@@ -221,11 +221,10 @@ def plan(
         ('mmse', 1, (20, 12))
     """
     picture = Picture.of(picture)
+    operator = str(operator) if isinstance(operator, Recipe) else operator
     if operator is not None and not isinstance(operator, Operator | str):
-        raise InputError(
-            "An operator is an Operator, such as GaussianBlur(2.0), or a recipe, such as "
-            f"'blur:sigma=2', not {type(operator).__name__}."
-        )
+        form = "an Operator, such as GaussianBlur(2.0), or a recipe, such as 'blur:sigma=2'"
+        raise InputError(f"An operator is {form}, not {type(operator).__name__}.")
     request = Request(
         method=method,
         prior=str(prior) if isinstance(prior, str | Path) else None,
@@ -234,7 +233,7 @@ def plan(
         settings=dict(settings) if isinstance(settings, Mapping) else {},
         seed=seed,
         samples=samples,
-        device=device,
+        device=str(device) if isinstance(device, torch.device) else device,
         strength=strength,
         grain=grain,
         protect=None if protect is None else str(protect),

@@ -24,6 +24,7 @@ from pristina.image.tile import LEAST_PIXELS, is_out_of_memory
 from pristina.methods.steps.result import Cost, Result, State, Stop, StopReason
 from pristina.methods.steps.samples import sampled
 from pristina.operators.base import Observation, Operator
+from pristina.operators.recipe import Recipe
 from pristina.planning import Plan, plan
 from pristina.request import plain
 from pristina.seeds import generators
@@ -111,12 +112,12 @@ def restore(
     *,
     method: str = "auto",
     prior: Any = None,
-    operator: Operator | str | None = None,
+    operator: Operator | Recipe | str | None = None,
     preset: str | None = None,
     settings: Mapping[str, Any] | Settings | None = None,
     seed: int = 0,
     samples: int = 1,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     strength: float | None = None,
     grain: float = 0.0,
     protect: str | Path | None = None,

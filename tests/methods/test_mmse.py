@@ -28,6 +28,15 @@ def test_battery_of_mmse(operator, settings):
     check_method(mmse, observation, prior, settings, calls=1, random=False)
 
 
+@pytest.mark.parametrize(("operator", "shape"), [(None, (3, 8, 8)), (Downsample(2), (3, 4, 4))])
+def test_an_observation_of_other_channels_is_refused_with_both_shapes(operator, shape):
+    observation = Observation(random(2, 1, *shape[1:]), operator)
+    words = [f"in 3 channels, of which {shape}", f"the observation is {(1, *shape[1:])}"]
+    with pytest.raises(InputError) as refused:
+        mmse(observation, GaussianPrior(0.0, 0.1))
+    assert all(part in str(refused.value) for part in words)
+
+
 @pytest.mark.parametrize("operator", [None, Downsample(2)])
 def test_battery_of_nothing(operator):
     observation = Observation(random(2, 3, 8, 8), operator)

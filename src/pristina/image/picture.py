@@ -109,6 +109,8 @@ class Picture:
         Raises:
             PictureError: The file is missing, empty, damaged, not a picture, or absurdly large.
         """
+        if not isinstance(path, str | Path):
+            raise PictureError(f"A file is given by its path, not by {type(path).__name__}.")
         check_name(path)
         return cls.decode(read_bytes(Path(path)), str(path), truncated=truncated)
 
