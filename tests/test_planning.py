@@ -230,7 +230,7 @@ def test_a_recipe_and_a_device_are_taken_as_values_and_as_text():
     settings = {"method": "dps", "prior": PRIOR, "settings": {"steps": 3}}
     one = pristina.restore(Y, operator=text, device="cpu", **settings)
     other = pristina.restore(Y, operator=Recipe.parse(text), device=torch.device("cpu"), **settings)
-    assert torch.equal(one.image, other.image)
+    assert torch.equal(one.picture.pixels, other.picture.pixels)
     assert one.plan.request == other.plan.request
 
 
