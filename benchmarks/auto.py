@@ -22,6 +22,7 @@ from benchmarks.indi_tasks import RECIPES
 from benchmarks.restorers import observe
 
 from pristina import plan, restore
+from pristina.auto import ALL_ROUND
 from pristina.image.picture import Picture
 from pristina.metrics import psnr
 from pristina.operators.recipe import Recipe
@@ -82,7 +83,9 @@ def measure(name: str, pairs: Iterable[tuple[torch.Tensor, Picture]]) -> list[st
         if name == "clean":
             changes[-1] = after if takes else math.inf
         gain = min(BEST_DB, after) - min(BEST_DB, before)
-        predicted = done.plan.reading.gains[done.plan.weights_name or ""].value
+        gains = done.plan.reading.gains
+        # Of the weights for white noise no gain is predicted but that of those they replace.
+        predicted = gains.get(done.plan.weights_name or "", gains[ALL_ROUND]).value
         off.append(abs(predicted - gain))
         right += (predicted > 0) == (gain > 0) or max(abs(predicted), abs(gain)) < CLOSE_DB
         repaired += takes

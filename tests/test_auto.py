@@ -16,6 +16,7 @@ from pristina.auto import (
     DEBLUR_PX,
     LEAST_BLUR_PX,
     LEAST_DB,
+    LEAST_NOISE,
     READER,
     SPECIALIST_DB,
     choose,
@@ -68,6 +69,7 @@ def read(kinds=(), gains=None, **changes):
         width=640,
         file_quality=None,
         kinds={kind: 0.9 if kind in kinds else 0.1 for kind in KINDS},
+        finest=1.0,
         noise=Range(10.0, 9.0, 11.0),
         quality=Range(20.0, 15.0, 25.0),
         blur_px=Range(1.2, 1.0, 1.4),
@@ -170,6 +172,7 @@ def test_the_predicted_gain_decides(reading, method, prior):
         (read(["shake"]), "deblur", "leave"),
         (read(["defocus"], blur_px=Range(LEAST_BLUR_PX - 0.01, 0.5, 2.0)), "nothing", None),
         (read(["blur"], height=DEBLUR_PX - 1), "nothing", None),
+        (read(["blur"], finest=LEAST_NOISE - 0.01), "nothing", None),
         (read(["blur"], file_quality=88), "indi", None),
         (read(["enlarged", "blur"], {"x4": sure(3.0)}), "indi", None),
         (read(["enlarged", "blur"], {"blind": sure(3.0)}), "indi", None),
@@ -292,17 +295,34 @@ def test_the_texture_of_paper_is_seen(name):
     assert alone.result.method == "nothing" and torch.equal(alone.picture.pixels, clean)
 
 
-def test_grey_noise_goes_to_weights_that_know_it():
-    """``denoise`` knows noise that differs between the colours, and leaves the other."""
+@pytest.mark.parametrize("channels", [1, 3])
+def test_white_noise_goes_to_weights_for_it(channels):
+    """Whether the colours share it or not; ``denoise`` gains more there than ``blind``."""
     x = CLEAN["astronaut"].mean(0, keepdim=True).expand(3, -1, -1)[:, :256, :256]
-    noise = 0.08 * torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.08 * torch.randn(channels, 256, 256, generator=generator)
     y = (255 * (x + noise).clamp(0, 1)).round() / 255
     done = restore(y)
-    gain = [
-        float(psnr(picture.pixels[None], x[None]) - psnr(y[None], x[None]))
-        for picture in (done.picture, restore(y, method="indi", prior="denoise").picture)
-    ]
-    assert done.plan.weights_name == "blind" and gain[0] > 6 > 3 > gain[1]
+    pictures = done.picture, restore(y, method="indi", prior="blind").picture
+    found, usual = (float(psnr(picture.pixels[None], x[None])) for picture in pictures)
+    assert done.plan.weights_name == "denoise" and "the noise is white" in " ".join(done.notes)
+    assert found > usual + 0.3
+
+
+@pytest.mark.parametrize(
+    ("reading", "prior"),
+    [
+        (read(["noise"], {"blind": sure(3.0)}, coarseness=1.2), "denoise"),
+        (read(["noise"], {"blind": sure(3.0)}, coarseness=1.21), "blind"),
+        (read(["noise"], {"blind": sure(3.0)}, coarseness=0.89), "blind"),
+        (read(["noise", "jpeg"], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
+        (read(["noise", "grain"], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
+        (read([], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
+        (read(["noise"], {"jpeg": sure(3.0)}, coarseness=1.0), "jpeg"),
+    ],
+)
+def test_noise_that_is_not_white_or_not_alone_goes_to_the_usual_weights(reading, prior):
+    assert chosen(reading).prior == prior
 
 
 def test_weights_of_another_kind_are_refused():

@@ -16,6 +16,7 @@ import torch
 
 from pristina.errors import SizeError
 from pristina.image.picture import Picture
+from pristina.image.statistics import estimate_noise, noise_coarseness
 from pristina.priors.reader import CANDIDATES, CROP_PX, KINDS, LEVELS, DamageReader
 
 SMALLEST_PX = 32
@@ -73,6 +74,8 @@ class Reading:
         blur_px: Standard deviation of the blur, in pixels.
         scale: How many times the picture was enlarged.
         gains: Gain in PSNR of each candidate, in dB, by the name of its weights.
+        finest: Noise of the finest scale as computed from the pixels, in 1/255.
+        coarseness: How much more of the noise spans two pixels than one: 1 for white noise.
     """
 
     height: int
@@ -84,6 +87,8 @@ class Reading:
     blur_px: Range
     scale: Range
     gains: Mapping[str, Range]
+    finest: float = math.inf
+    coarseness: float = math.inf
 
     @property
     def seen(self) -> dict[str, float]:
@@ -190,4 +195,6 @@ def read_damage(picture: Picture, reader: DamageReader) -> Reading:
         blur_px=ranges["width"].mapped(exp2),
         scale=ranges["scale"].mapped(exp2),
         gains={name: ranges[name] for name in CANDIDATES},
+        finest=255 * float(estimate_noise(picture.visible[None])),
+        coarseness=float(noise_coarseness(picture.visible[None])),
     )

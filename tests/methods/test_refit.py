@@ -7,6 +7,7 @@ import torch
 
 from pristina.methods.refit import SAMPLE, Refit, refit
 from pristina.methods.steps.correlated import ErrorSpectrum, fit_any, fit_linear, frequencies
+from pristina.methods.steps.fitted import UnknownForm
 from pristina.methods.steps.noise_level import by_brightness, by_frequency, clipped_at, unclipped
 from pristina.metrics.kernels import kernel_correlation
 from pristina.operators.base import Compose, Observation, Operator
@@ -15,6 +16,8 @@ from pristina.operators.mask import Mask
 from pristina.operators.noise import GaussianNoise
 from pristina.operators.resample import Downsample
 from pristina.priors.gaussian import GaussianPrior
+from pristina.seeds import generators
+from pristina.types import Draw
 from tests.contract.battery import check_method
 
 SHORT = Refit(steps=3, settle=0.4, average=0.7, iterations=2)
@@ -173,3 +176,16 @@ def test_a_hole_is_filled_and_has_no_part_in_the_noise():
     before = (Mask(box=10).initial(y) - truth)[..., hole, hole].square().mean()
     assert (result.images - truth)[..., hole, hole].square().mean() < 0.7 * before
     assert math.isfinite(float(result.trace["loss"][-1]))
+
+
+def test_draws_of_an_unknown_form_have_the_spread_of_what_is_not_known():
+    """Their power in each mode is that of a picture of which prediction and noise are known."""
+    y = random_images()[:1].expand(400, -1, -1, -1)
+    x0 = y + 0.2 * Draw(generators(7, 1), 1).normal(*y.shape[1:])
+    error, form = ErrorSpectrum(y, 0.2, 0.5), UnknownForm(y)
+    mean = form.fit(x0, error, Draw(None, len(y)), sample=False)
+    drawn = form.fit(x0, error, Draw(None, len(y)), sample=True) - mean
+    power = torch.fft.rfft2(drawn, norm="ortho").abs().square().mean((0, 1), keepdim=True)
+    known = (error.power * form.variance / (error.power + form.variance))[:1]
+    assert float(drawn.mean().abs()) < 0.01
+    assert float((power / known.mean(1, keepdim=True) - 1).abs().mean()) < 0.1
