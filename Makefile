@@ -3,13 +3,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench docs mutants clean
+.PHONY: demo test check bench bench-speed docs mutants clean
 
 demo: $(READY)
 	$(PY) examples/demo.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --durations 10
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --durations 10
 
 check: $(READY)
 	$(VENV)/bin/ruff check
@@ -19,6 +19,11 @@ check: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/pristina bench smoke --out runs/smoke
+
+# Hours; goes on after an interruption. PICTURES is what benchmarks/validation.py writes.
+PICTURES := runs/faces/validation
+bench-speed: $(READY)
+	$(PY) -m benchmarks.calls --pictures $(PICTURES)
 
 docs: $(READY)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -44,6 +44,17 @@ def photograph(size: tuple[int, int]) -> Tensor:
     return x[:, torch.minimum(rows, 1022 - rows)][:, :, torch.minimum(columns, 1022 - columns)]
 
 
+def damaged(size: tuple[int, int], method: str) -> Tensor:
+    """Return the photograph with the damage that the method is to repair, (3, H, W)."""
+    from pristina.operators import Recipe
+
+    truth = photograph(size)
+    if METHODS[method].get("operator") == BLUR:
+        return Recipe.parse(BLUR).build(0)(truth[None])[0].clamp(0, 1)
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    return noise.mul_(0.1).add_(truth).clamp_(0, 1)
+
+
 def borders(plan: Any) -> list[set[int]]:
     """Return the rows and the columns at which a window or the contribution of a tile begins."""
     from pristina.image.tile import _parts
@@ -83,26 +94,19 @@ def run_cell(method: str, prior: str, size: tuple[int, int], memory: str, out: P
     """Restore one picture and write what was measured."""
     import pristina
     from pristina.image.picture import Picture
-    from pristina.operators import Recipe
     from pristina.priors import Windowed, load_prior
     from pristina.request import parse_bytes
 
     options = METHODS[method]
-    truth = photograph(size)
-    damage = "noise:sigma=0.1" if "operator" not in options else BLUR
-    recipe = Recipe.parse(damage)
-    y = recipe.build(0)(truth[None])[0] if damage == BLUR else None
-    if y is None:
-        y = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    y = damaged(size, method)
     weights: Any = Windowed(load_prior("faces")) if prior.startswith("windows") else prior
     n_bytes = parse_bytes(memory)
-    plan = pristina.plan(
-        y.clamp(0, 1), method=method, prior=weights, memory_bytes=n_bytes, **options
-    )
+    plan = pristina.plan(y, method=method, prior=weights, memory_bytes=n_bytes, **options)
     Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
     before = status("VmRSS")
-    result = pristina.run(plan, y.clamp(0, 1)[None])
+    result = pristina.run(plan, y[None])
     peak, lines = status("VmHWM"), borders(plan)
+    truth = photograph(size)
     found = {
         "method": method,
         "prior": prior,

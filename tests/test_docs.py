@@ -109,7 +109,7 @@ def test_every_command_and_program_of_the_readme_runs(tmp_path):
             whole.crop((20, 20, 52, 52)).save(tmp_path / f"{name}.png")
     lines = run_page(blocks, tmp_path).splitlines()
     said = re.search(r"^```text\n(.*?)^```", readme.read_text(), re.M | re.S)[1].splitlines()
-    for words in ("Noise of ", "% sure). indi with blind was chosen; predicted gain +"):
+    for words in ("Noise of ", "% sure). indi with denoise was chosen; predicted gain +"):
         assert words in lines[0] and words in said[0]
     assert lines[1] == said[1]
     assert (tmp_path / "named.png").read_bytes() == (tmp_path / "again.png").read_bytes()

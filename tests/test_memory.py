@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,16 @@ import torch
 import pristina
 from pristina.errors import InputError, SettingError, SizeError
 from pristina.image.tile import LEAST_PIXELS, Portions, in_portions
-from pristina.memory import call_bytes, free_bytes, run_bytes
+from pristina.memory import _Tracker, call_bytes, free_bytes, run_bytes
 from pristina.methods.steps.result import Calls
+from pristina.operators import convolve
 from pristina.planning import make_plan
 from pristina.priors.base import SizeRule
+from pristina.priors.direct import DirectNetwork
 from pristina.priors.gaussian import GaussianPrior
 from pristina.priors.load import load_weights
-from pristina.priors.unet import UNetPrior
+from pristina.priors.network import build_network
+from pristina.priors.unet import UNetPrior, flow_prior
 from pristina.priors.windowed import Windowed
 from pristina.request import Request, parse_bytes
 
@@ -187,3 +191,43 @@ def test_the_default_prior_is_for_any_photograph():
         for size in ((64, 64), (64, 72), (256, 256))
     }
     assert names == {(64, 64): "faces", (64, 72): "photos", (256, 256): "photos"}
+
+
+FEW = {"iterations": 2, "sampler_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "recipe"),
+    [
+        ("mmse", {}, None),
+        ("indi", {"steps": 2}, None),
+        ("diip", FEW, None),
+        ("bird", FEW, "blur:sigma=1,size=3"),
+        ("dps", {"steps": 2}, "blur:sigma=1,size=3"),
+    ],
+)
+def test_a_run_holds_no_more_pictures_than_it_says(method, settings, recipe):
+    shape = {"architecture": "residual", "channels": [2], "layers": 1, "patch": 1}
+    network = build_network({**shape, "inputs": 3, "outputs": 3})
+    prior = DirectNetwork(network, domain="x")
+    if method != "indi":
+        prior = flow_prior(network, domain="x", native=None, fixed=False)
+    picture = torch.rand(3, 240, 320, generator=torch.Generator().manual_seed(0))
+    plan = pristina.plan(picture, method=method, prior=prior, operator=recipe, settings=settings)
+    plan = replace(plan, prior=plan.prior.limited(2**12))  # small tiles
+    with _Tracker(plan.prior) as tracker:
+        pristina.run(plan, picture[None])
+    held = tracker.peak / picture.nbytes
+    assert 0.5 * plan.calls.pictures < held < plan.calls.pictures
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "circular"])
+def test_a_blur_is_the_same_one_channel_at_a_time(monkeypatch, boundary):
+    found = []
+    for most in (convolve.LARGE, 0):
+        monkeypatch.setattr(convolve, "LARGE", most)
+        x = PICTURE[None].clone().requires_grad_()
+        kernel = torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        y = convolve.convolve(x, kernel, boundary)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, kernel))))
+    torch.testing.assert_close(found[0], found[1])

@@ -57,7 +57,7 @@ def test_a_frame_goes_on_from_the_one_before_in_fewer_iterations():
     assert torch.equal(first, again)
     ended = warm[0].done.result.trace["loss"][-1]
     begun, anew = (frames[1].done.result.trace["loss"][0] for frames in (warm, cold))
-    assert abs(begun - ended) < 0.2 * (anew - ended)  # It begins where the last one ended.
+    assert abs(begun - ended) < 0.4 * (anew - ended)  # It begins near where the last one ended.
 
 
 def test_a_cut_begins_anew_and_auto_chooses_once_a_scene():

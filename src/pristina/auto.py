@@ -120,9 +120,9 @@ def choose(reading: Reading, request: Request, kind: Kind = "direct") -> tuple[R
         method = method_for(kind, list(reading.seen))
         why = f"{seen} {method} with {request.prior} was chosen."
         return replace(request, method=method), why
-    white = COARSENESS[0] <= reading.coarseness <= COARSENESS[1]
+    white = COARSENESS[0] <= reading.coarseness <= COARSENESS[1] and not compressed
     if name == ALL_ROUND and white and set(reading.seen) == {"noise"}:
-        name, expected = WHITE, f"{expected} with {name}, and more with these: the noise is white"
+        name, expected = WHITE, f"{expected} with {name}, and more as the noise is white"
     why = f"{seen} indi with {name} was chosen; {expected}."
     return replace(request, method="indi", prior=name), why
 

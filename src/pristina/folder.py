@@ -22,7 +22,7 @@ from pristina.image.picture import Picture
 from pristina.memory import free_bytes
 from pristina.methods.index import method
 from pristina.operators.recipe import Recipe
-from pristina.picture_files import FileOptions, request_files
+from pristina.picture_files import FileOptions, mask_of, request_files
 from pristina.planning import Plan, plan_request
 from pristina.priors.load import load_weights
 from pristina.request import Request
@@ -64,16 +64,17 @@ class Listing:
     links: tuple[Path, ...] = ()
 
 
-def collect(inputs: Sequence[Path], out: Path) -> Listing:
+def collect(inputs: Sequence[Path], out: Path, aside: Sequence[Path] = ()) -> Listing:
     """Find the pictures in files and folders, and where their results belong.
 
     A file keeps its name, and a file in a folder its path inside that folder; what is not written
     in the format of the input gets the ending ``.png`` added. The folder of results is left out if
-    it lies in one of the others.
+    it lies in one of the others, and so are those of masks.
 
     Args:
         inputs: Files, which are taken whatever their names are, and folders.
         out: Folder of the results.
+        aside: Further folders that are left out.
 
     Raises:
         PictureError: There is no picture, two results would have the same place, or a result that
@@ -93,7 +94,10 @@ def collect(inputs: Sequence[Path], out: Path) -> Listing:
             place = Path(folder)
             links += [place / name for name in folders if (place / name).is_symlink()]
             folders[:] = [
-                name for name in folders if name[0] != "." and not _is_same(place / name, out)
+                name
+                for name in folders
+                if name[0] != "."
+                and not any(_is_same(place / name, other) for other in (out, *aside))
             ]
             named = [n for n in files if n[0] != "." and Path(n).suffix.lower() in PICTURE_SUFFIXES]
             others += len(files) - len(named)
@@ -160,6 +164,24 @@ class FolderJob:
         object.__setattr__(self, "files", files)
 
     @property
+    def mask_folders(self) -> dict[str, Path]:
+        """Folders that the request names in place of a mask, by the name of the option."""
+        named = {name: getattr(self.request, name) for name in ("mask", "protect")}
+        return {name: Path(path) for name, path in named.items() if path and Path(path).is_dir()}
+
+    def of(self, item: Item) -> FolderJob:
+        """Return the job for one picture: with the masks of its name, where they are in folders.
+
+        Raises:
+            PictureError: There is no mask of its name.
+        """
+        masks: dict[str, Any] = {
+            name: str(mask_of(item.source, path, item.output))
+            for name, path in self.mask_folders.items()
+        }
+        return replace(self, request=replace(self.request, **masks)) if masks else self
+
+    @property
     def manifest(self) -> Manifest:
         """Manifest of the folder of results."""
         return Manifest(self.out)
@@ -211,7 +233,7 @@ def survey(job: FolderJob, items: Sequence[Item], *, force: bool = False) -> lis
     manifest = job.manifest
     todo, unknown = [], []
     for item in items:
-        state = manifest.state(item.output, partial(_answers, job, item.source))
+        state = manifest.state(item.output, partial(_answers, job, item))
         if state != "done":
             todo.append(item)
         if state == "unknown":
@@ -226,8 +248,11 @@ def survey(job: FolderJob, items: Sequence[Item], *, force: bool = False) -> lis
     return todo
 
 
-def _answers(job: FolderJob, source: Path) -> str:
-    return job.answers(_sha256(source))
+def _answers(job: FolderJob, item: Item) -> str:
+    try:
+        return job.of(item).answers(_sha256(item.source))
+    except PictureError:
+        return ""  # Restoring it later will say why.
 
 
 def _sha256(path: Path) -> str:
@@ -305,6 +330,7 @@ def plan_item(
     Raises:
         PristinaError: The picture cannot be read, restored or written as asked.
     """
+    job = job.of(item)
     before = job.options.read(content, str(item.source))
     lost = job.options_for(item.output).check(before, item.output)
     return before, lost, plan_request(before, job.request, load=worker.load)
@@ -317,6 +343,7 @@ def restore_content(job: FolderJob, worker: Worker, sent: tuple[Item, bytes]) ->
         PristinaError: The picture cannot be read, restored or written as asked.
     """
     item, content = sent
+    job = job.of(item)
     before, lost, plan = plan_item(job, worker, item, content)
     result = run(plan, before.visible[None], on_step=worker.on_step)
     done = finish(plan, before, result, {"file": str(item.source)})

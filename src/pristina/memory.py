@@ -28,8 +28,6 @@ from pristina.priors.windowed import Windowed
 
 P = TypeVar("P", bound=BasePrior)
 
-PICTURES = 40
-"""Number of images of the size of the picture that a run holds beside the network's memory."""
 OVERHEAD = 1.5
 """Memory of a network call as a multiple of that of its tensors: room for what convolutions and
 the allocator need beside them."""
@@ -104,7 +102,7 @@ def pixels_at_once(
         A power of two, so that a little more or less free memory changes no numbers; at most 4
         million.
     """
-    left = budget - picture_bytes(size, n_images)
+    left = budget - picture_bytes(calls, size, n_images)
     pixels = left / call_bytes(prior, size, differentiate=calls.backward > 0)
     return min(MANY_PIXELS, 2 ** math.floor(math.log2(max(pixels, LEAST_SIDE**2))))
 
@@ -124,12 +122,12 @@ def run_bytes(
         at_once = min(max(pixels, least), prior.batch * least)
     kept = calls.kept if area <= at_once else 1
     one = call_bytes(prior, size, differentiate=calls.backward > 0)
-    return picture_bytes(size, n_images) + int(kept * at_once * one)
+    return picture_bytes(calls, size, n_images) + int(kept * at_once * one)
 
 
-def picture_bytes(size: tuple[int, int], n_images: int) -> int:
+def picture_bytes(calls: Calls, size: tuple[int, int], n_images: int) -> int:
     """Return the memory of what a run holds at the size of the picture, in bytes."""
-    return PICTURES * n_images * 3 * 4 * size[0] * size[1]
+    return calls.pictures * n_images * 3 * 4 * size[0] * size[1]
 
 
 _measured: weakref.WeakKeyDictionary[Any, dict[bool, float]] = weakref.WeakKeyDictionary()

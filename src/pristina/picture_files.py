@@ -127,3 +127,22 @@ def request_files(request: Request) -> list[Path]:
     from pristina.operators.recipe import Recipe
 
     return files + list(Recipe.parse(request.recipe).files)
+
+
+def mask_of(source: Path, folder: Path, place: Path) -> Path:
+    """Find the mask of a picture in a folder of masks: a file of its name, or that name as PNG.
+
+    Args:
+        source: File of the picture.
+        folder: Folder of the masks.
+        place: Path of its result in the folder of results, which has the same sub-folders.
+
+    Raises:
+        PictureError: There is none.
+    """
+    same = folder / place.with_name(source.name)
+    found = [path for path in (same, same.with_suffix(".png")) if path.is_file()]
+    if not found:
+        as_png = "" if same.suffix == ".png" else ", nor one that ends in .png"
+        raise PictureError(f"{source} has no mask: there is no {same}{as_png}.")
+    return found[0]

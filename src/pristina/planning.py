@@ -440,7 +440,7 @@ def _default_weights(entry: MethodEntry, size: tuple[int, int]) -> str | None:
     if entry.prior != "none" and entry.prior not in DEFAULT_WEIGHTS:
         raise SettingError(
             f"No weights for {entry.name} come with pristina: train some "
-            "(pristina train conditional) and name them with --prior."
+            f"(pristina train {entry.prior}) and name them with --prior."
         )
     if entry.weights is not None:
         return entry.weights

@@ -83,15 +83,15 @@ class Draw:
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal numbers, (n, *shape)."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(
-            self.device
-        )
+        return self._stacked([torch.randn(shape, generator=g) for g in self.generators])
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw numbers uniform on [0, 1), (n, *shape)."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(
-            self.device
-        )
+        return self._stacked([torch.rand(shape, generator=g) for g in self.generators])
+
+    def _stacked(self, drawn: list[Tensor]) -> Tensor:
+        together = drawn[0][None] if len(drawn) == 1 else torch.stack(drawn)
+        return together.to(self.device)
 
     def get_states(self) -> list[Tensor]:
         """Return the state of each generator."""

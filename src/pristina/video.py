@@ -23,17 +23,21 @@ from pristina.errors import MissingExtra, PictureError
 from pristina.files import VIDEO_SUFFIXES, atomic
 from pristina.image.encoding import FORMATS
 from pristina.image.picture import Picture
+from pristina.methods.steps.latent import to_sphere
 from pristina.methods.steps.result import State
 from pristina.planning import Plan, plan_request
 from pristina.priors.load import load_weights
 from pristina.request import Request
 from pristina.restoration import Restored, finish, run
-from pristina.types import OnStep
+from pristina.seeds import generators
+from pristina.types import Draw, OnStep
 
 CUT = 0.1
 """Mean difference of two frames, reduced to 16 x 16 px and in [0, 1], above which a scene ends."""
 WARM_SHARE = 0.25
 """Share of the iterations of a method that a frame takes which goes on from the one before."""
+PULL = 0.2
+"""Share of the noise with which a scene began in the noise with which each frame goes on."""
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "mpeg4": "mpeg4"}
 """Encoder for each codec of the input; H.264 or, in WebM, VP9 for the others."""
 QUALITY = {"libx264": "12", "libx265": "14", "libvpx-vp9": "14"}
@@ -95,7 +99,7 @@ def restore_frames(
         if is_first or plan is None:
             plan, state, scene = _scene_plan(frame, request, load), None, scene + 1
         going_on = plan if state is None else replace(plan, settings=_shortened(plan.settings))
-        start = None if state is None else state.fresh()
+        start = None if state is None else _start(plan, state)
         result = run(going_on, frame.visible[None], start=start, on_step=on_step)
         state = result.state if warm and request.samples == 1 else None
         before = small
@@ -123,6 +127,20 @@ def is_cut(before: Tensor | None, frame: Tensor) -> bool:
 
 def _reduced(pixels: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(pixels[None], 16)[0]
+
+
+def _start(plan: Plan, state: State) -> State:
+    """Return the start of a frame: where the one before ended, drawn back to the first noise.
+
+    Fitted noise takes in a little of the damage of every frame; drawn back, it forgets it again,
+    and the picture flickers less.
+    """
+    noise = state.noise
+    if plan.prior is None or noise is None:
+        return state.fresh()
+    n = len(noise)
+    drawn = Draw(generators(plan.request.seed, n), n, noise.device).normal(*noise.shape[1:])
+    return replace(state.fresh(), noise=to_sphere(noise.lerp(drawn, PULL)))
 
 
 def _shortened(settings: Any) -> Any:

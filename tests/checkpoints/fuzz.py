@@ -69,6 +69,11 @@ def build_bases(folder: Path) -> dict[str, Path]:
     small = {"channels": [8, 16], "layers": 1, "patch": 2, "inputs": 3, "outputs": 1}
     newer: dict[str, tuple[type[nn.Module], dict[str, object], str]] = {
         "scratches": (ResidualUNet, {"architecture": "residual", **small}, "mask"),
+        "operator": (
+            ResidualUNet,
+            {"architecture": "residual", **small, "inputs": 14, "outputs": 3},
+            "x0",
+        ),
         "reader": (
             ReaderNetwork,
             {"architecture": "reader", "channels": [8, 16], "hidden": 8},
@@ -261,7 +266,7 @@ def outcome(form: str, path: Path) -> str:
     from pristina.priors.load import load_weights, try_images
 
     kinds = {"indi": "direct", "kernel-prior": "kernels"}
-    kinds |= {kind: kind for kind in ("conditional", "scratches", "reader")}
+    kinds |= {kind: kind for kind in ("conditional", "operator", "scratches", "reader")}
     try:
         prior = load_weights(kinds.get(form, "diffusion"), path, dtype=torch.float32)
     except PristinaError as error:

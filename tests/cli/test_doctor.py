@@ -91,8 +91,8 @@ def test_options_without_a_method_are_those_of_auto(capsys):
 
 @pytest.mark.parametrize("name", ["auto", *METHODS])
 def test_it_answers_for_every_method(name, capsys):
-    if name == "conditional_ddpm":  # No weights for it are shipped.
-        with pytest.raises(SettingError, match="No weights for conditional_ddpm"):
+    if name in ("conditional_ddpm", "reconstruct"):  # No weights for them are shipped.
+        with pytest.raises(SettingError, match=f"No weights for {name}"):
             doctor(method=name, device="cpu")
         return
     doctor(method=name, size="64x64", device="cpu")

@@ -412,3 +412,24 @@ def test_measure_ends_as_others_when_its_reader_has_gone(picture_file):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=120)
     os.close(write)
     assert done.returncode == 141 and not done.stderr
+
+
+def test_every_picture_of_a_folder_has_its_mask(pristina, pictures, words, tmp_path):
+    masks, out = pictures / "masks", tmp_path / "out"
+    white = np.zeros((20, 24), np.uint8)
+    white[5:8] = 255
+    for name in ("a.png", "b.png", "sub/c.webp"):  # none for sub/deep/d.png
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(white).save(masks / name, lossless=True)
+    words = [*words, "--mask", masks]
+    text = pristina("restore", pictures, "-o", out, *words, status=3)
+    assert "3 restored" in text and "1 failed" in text
+    assert f"{pictures / 'sub/deep/d.png'} has no mask: there is no" in text
+    pristina("restore", pictures / "b.jpg", "-o", tmp_path / "b.jpg", *words[:-1], masks / "b.png")
+    assert contents(out)["b.jpg"] == (tmp_path / "b.jpg").read_bytes()
+
+    white[:] = 0
+    white[:2] = 255
+    Image.fromarray(white).save(masks / "a.png")
+    text = pristina("restore", pictures, "-o", out, *words, status=3)
+    assert "1 restored" in text and "2 done before" in text

@@ -414,6 +414,7 @@ WRONG = {
     "diffusion": [_direct, _conditional, lambda: torch.nn.Conv2d(3, 3, 1)],
     "direct": [_conditional, GaussianPrior],
     "conditional": [_direct, GaussianPrior],
+    "operator": [_direct, GaussianPrior],
     "kernels": [_direct],
     "scratches": [_direct],
     "reader": [_direct],

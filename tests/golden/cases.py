@@ -141,7 +141,12 @@ ASTRAY = "kernel:size=9,parametrisation=network"
 """Its kernel leaves the middle within a few iterations, and is brought back at the end."""
 FEWEST = {"iterations": 3, "sampler_steps": 3}
 FREE = "kernel:size=9 | noise:sigma=0.03"
-LITTLE = {"daps": {"langevin": 5}, "sitcom": {"iterations": 4}}
+LITTLE = {
+    "daps": {"langevin": 5},
+    "sitcom": {"iterations": 4},
+    "dmplug": {"iterations": 3},
+    "na_nhmc": {"trajectories": 3, "leapfrog": 2, "warm_up": 1},
+}
 """What makes a method with an inner loop quick."""
 HOLE = "mask:box=16 | noise:sigma=0.03"
 
@@ -342,6 +347,10 @@ def flow_cases() -> Iterator[Case]:
         few = {"steps": 4} | LITTLE.get(method, {})
         yield from over(INFORMED, method, "blurred", operator=BLUR, settings=few)
         yield from over(PHOTOS, method, "hole", operator=HOLE, settings=few, small=True)
+    for method in ("dmplug", "na_nhmc"):
+        few = LITTLE[method]
+        yield from over(INFORMED, method, "blurred", operator=BLUR, settings=few)
+        yield from over(PHOTOS, method, "hole", operator=HOLE, settings=few, small=True)
     yield from over(PHOTOS, "refit", "blurred", operator=FREE, settings={"steps": 4}, small=True)
     yield Case("deblur", "blurred-61x47", "blind", BLUR, small=True)
     yield Case("deblur", "blurred-97x83", "blind", BLUR, settings={"steps": 2})
@@ -355,6 +364,10 @@ def kernel_cases() -> Iterator[Case]:
         settings = {"steps": 20, **change}
         yield from over(PHOTOS, method, "blurred", operator=kernel, settings=settings)
     yield from over(PHOTOS, method, "blurred", operator=kernel, settings={"steps": 6}, small=True)
+
+    method, few = "fast_diffusion_em", {"steps": 4}
+    yield from over(PHOTOS, method, "blurred", operator=kernel, settings=few, small=True)
+    yield from over(INFORMED, method, "blurred", operator=kernel, settings={"steps": 10})
 
     method, kernel = "blind_dps", "kernel:size=31 | noise:sigma=0.03"
     yield from over(FACES, method, "blurred", operator=kernel)

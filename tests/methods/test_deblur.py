@@ -9,6 +9,7 @@ from skimage.data import astronaut
 
 from pristina.errors import InputError, OperatorError, SettingError
 from pristina.methods.deblur import Deblur, blur_of, deblur
+from pristina.methods.steps import parts
 from pristina.methods.steps.kernel_from_picture import (
     AGREEMENT_DB,
     _kernel_between,
@@ -102,20 +103,19 @@ def test_battery_of_the_blind_form():
 
 def test_parts_and_their_seams(monkeypatch):
     """In parts the result is nearly that of the whole, also for a border that is not observed."""
-    module = sys.modules["pristina.methods.deblur"]
     prior = Mean(domain="tests")
     _, y, kernel = shaken()
     y = y[..., :200, :300]
     for boundary in ("reflect", "valid", "circular"):
         observation = Observation(y, Compose([KernelBlur(kernel, boundary), GaussianNoise(0.03)]))
         whole = deblur(observation, prior)
-        monkeypatch.setattr(module, "TILE_PX", 110)
-        monkeypatch.setattr(module, "HALO_PX", 60)
-        parts = deblur(observation, prior)
+        monkeypatch.setattr(parts, "TILE_PX", 110)
+        monkeypatch.setattr(parts, "HALO_PX", 60)
+        divided = deblur(observation, prior)
         monkeypatch.undo()
-        assert parts.images.shape == whole.images.shape
-        assert parts.cost.network_calls == whole.cost.network_calls == 4
-        difference = (parts.images - whole.images).abs()
+        assert divided.images.shape == whole.images.shape
+        assert divided.cost.network_calls == whole.cost.network_calls == 4
+        difference = (divided.images - whole.images).abs()
         assert 0 < difference.mean() < 0.02
 
 

@@ -37,6 +37,7 @@ NOISE = f"noise:sigma={25 / 255}"
 HALF = "mask:drop=0.5,seed=0 | noise:sigma=0.02"
 BLUR = "blur:sigma=1.2 | noise:sigma=0.02"
 KERNEL = "kernel:size=9 | noise:sigma=0.02"
+SHAKE = "motion:size=15,seed=1 | noise:sigma=0.02"
 SHORT = {"iterations": 30, "sampler_steps": 3}
 CASES = {
     # The best Gaussian filter gains 4.6 dB on this noise, a 3 x 3 box 3.4.
@@ -75,13 +76,26 @@ CASES = {
     "daps": Case(HALF, 15.8, HALF, {"steps": 15, "langevin": 10}),
     "sitcom": Case(HALF, 15, HALF, {"steps": 5, "iterations": 5, "learning_rate": 0.1}),
     "fast_dips": Case(HALF, 15.3, HALF, {"steps": 10}),
+    "dmplug": Case(HALF, 6.2, HALF, {"iterations": 6}),
+    "na_nhmc": Case(
+        HALF,
+        4.4,
+        HALF,
+        {"trajectories": 3, "leapfrog": 4, "first_step": 0.1, "step": 0.05},
+    ),
+    "fast_diffusion_em": Case(
+        SHAKE,
+        0.8,
+        "kernel:size=15 | noise:sigma=0.02",
+        {"steps": 10, "kernel_px": 15, "cg_iterations": 10},
+    ),
     "gibbs_ddrm": Case(BLUR, 0.9, KERNEL, {"steps": 20, "kernel_px": 9}),
     # So few steps do not help, but hold on to the picture: without guidance it loses 13 dB.
     "blind_dps": Case(BLUR, -1.5, "kernel:size=31 | noise:sigma=0.02", {"steps": 50}),
     "indi": Case("jpeg:quality=10", 1.1, weights="jpeg"),
     "deblur": Case(BLUR, 1.0, "blur:sigma=1.2 | noise:sigma=0.02", weights="blind"),
 }
-WITHOUT_SHIPPED_WEIGHTS = {"nothing", "conditional_ddpm"}
+WITHOUT_SHIPPED_WEIGHTS = {"nothing", "conditional_ddpm", "reconstruct"}
 
 load = cache(load_weights)
 

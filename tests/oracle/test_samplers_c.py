@@ -11,14 +11,20 @@ import torch
 
 from pristina.methods.daps import DAPS, daps
 from pristina.methods.ddnm import DDNM, ddnm
+from pristina.methods.dmplug import DMPlug, dmplug
 from pristina.methods.fast_dips import FASTDIPS, fast_dips
+from pristina.methods.na_nhmc import NANHMC, decode, na_nhmc
 from pristina.methods.pigdm import PiGDM, pigdm
 from pristina.methods.red_diff import REDDiff, red_diff
 from pristina.methods.sitcom import SITCOM, sitcom
-from pristina.operators.base import Operator
+from pristina.operators.base import Observation, Operator
 from pristina.operators.resample import Downsample
-from pristina.priors.base import to_signed
+from pristina.priors.base import to_signed, to_unit
+from pristina.priors.gaussian import GaussianPrior
+from pristina.priors.generate import generate
 from pristina.priors.schedule import linear_alpha_bar, step_pairs
+from pristina.seeds import generators
+from pristina.types import Draw
 from tests.oracle.test_samplers_a import N_CHAINS, SIGMA, SPREAD, Pool, case
 
 VARIANCE, NOISE = (2 * SPREAD) ** 2, (2 * SIGMA) ** 2  # In [-1, 1] units.
@@ -150,3 +156,57 @@ def test_fast_dips_is_near_the_posterior_mean(operator, bound):
     off, _, ratio = c.off(fast_dips(c.observation, c.prior, FASTDIPS(steps=20)))
     assert off < bound
     assert 0.45 < ratio < 1.1
+
+
+class Repeat(Operator):
+    """Each pixel is seen 16 times, so that the observation tells its noise level."""
+
+    name = "repeat"
+
+    def forward(self, x):
+        return x.repeat(1, 1, 4, 4)
+
+    def picture_size(self, height, width):
+        return height // 4, width // 4
+
+
+def test_na_nhmc_is_exact():
+    """Of the images that its two steps make, it samples the posterior, with the noise unknown.
+
+    They are Gaussian, as their seed is. With m values of y, d = 16 of them fitted, integrating the
+    noise level makes the likelihood Student's t with m - d degrees of freedom, nearly Gaussian.
+    """
+    prior, g = GaussianPrior(0.1, VARIANCE, channels=1), torch.Generator().manual_seed(0)
+    n, m, d = 64, 256, 16
+    truth = to_unit(decode(prior, torch.randn(1, 1, 4, 4, generator=g), 2))
+    y = truth.repeat(1, 1, 4, 4) + SIGMA * torch.randn(1, 1, 16, 16, generator=g)
+    base = decode(prior, torch.zeros(1, 1, 4, 4), 2)
+    spread = float((decode(prior, torch.full((1, 1, 4, 4), 0.1), 2) - base).mean()) / 0.1
+    means = to_signed(y).view(1, 1, 4, 4, 4, 4).mean((2, 4))
+    noise = float((to_signed(y) - means.repeat(1, 1, 4, 4)).square().sum()) / (m - d - 2) / 16
+    share = spread**2 / (spread**2 + noise)
+
+    move = {"warm_up": 0, "leapfrog": 6, "step": 0.3, "first_step": 0.3}
+    observation = Observation(y.expand(n, -1, -1, -1).clone(), Repeat())
+    result = na_nhmc(observation, prior, NANHMC(trajectories=12, samples=12, **move))
+    assert 0.3 < share < 0.8 and result.trace["accepted"].mean() > 0.8
+    chains = decode(prior, result.extras["z"], 2)[:, 0].double()
+    sd = (share * noise) ** 0.5
+    exact = (base + share * (means - base))[0, 0]
+    assert ((chains.mean(0) - exact).abs() <= 4 * sd / n**0.5).all()
+    assert abs(float(chains.std(0).mean()) / sd - 1) < 0.15
+
+
+@pytest.mark.parametrize("operator", [Operator(), Pool()])
+def test_dmplug_ends_where_the_observation_is_explained(operator):
+    """It minimises the residual alone; what is not observed stays as the first seed has it."""
+    c, n = case(operator), 8
+    observation = Observation(c.observation.y[:n].clone(), operator)
+    settings = DMPlug(iterations=100, learning_rate=0.3)
+    found = dmplug(observation, c.prior, settings, generator=generators(0, n))
+    assert found.trace["loss"][-1].max() < 1e-3 * found.trace["loss"][0].mean()
+    z = Draw(generators(0, n), n).normal(1, 4, 4)
+    unseen = found.images - generate(c.prior, z, 3)
+    if operator.picture_size(2, 2) != (2, 2):
+        blocks = unseen.unfold(2, 2, 2).unfold(3, 2, 2)
+        assert (blocks.std((4, 5)) < 0.01).all() and unseen.abs().max() > 0.1

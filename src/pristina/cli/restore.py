@@ -107,7 +107,8 @@ def restore(
         work, a little better.
     mask
         Picture of the same size, white where the damaged one is missing: it is filled in there,
-        smoothly or by a method that is named and takes an operator, such as diffpir.
+        smoothly or by a method that is named and takes an operator, such as diffpir. For a folder
+        of pictures, a folder of masks with the same names.
     scratches
         Look for scratches, dust, cracks and stains and fill them in; the mask that was used is
         written beside the output.

@@ -59,7 +59,7 @@ def restore_folder(
         raise SettingError(f"--jobs must be at least 1, not {jobs}.")
     job = FolderJob(out, request, options)
     job.check(here=cluster is None)
-    listing = collect(inputs, out)
+    listing = collect(inputs, out, list(job.mask_folders.values()))
     todo = survey(job, listing.items, force=force)
     report = Report(console, listing, out, len(todo))
     if dry_run:

@@ -30,8 +30,8 @@ class Run:
         minutes: Training time after which it stops (interruptions not counted).
         batch: Pictures in a step, over all processes.
         learning_rate: Peak of the learning rate.
-        optimiser: adamw; or muon for the inner layers and AdamW for the first and last one (indi
-            and scratches; begin with --learning-rate 0.004).
+        optimiser: adamw; or muon for the inner layers and AdamW for the first and last one (indi,
+            scratches, operator; begin with --learning-rate 0.004).
         outer_rate: Peak of AdamW's learning rate beside Muon.
         warmup: Steps until the peak of the learning rate.
         cooldown: Share of the run, at its end, in which the learning rate falls to zero. Under 1
@@ -337,53 +337,94 @@ def kernel_prior(
     train_kernel_prior(out, KernelTraining(size_px=size), schedule, resume=run.state)
 
 
+@dataclass(frozen=True)
+class Photographs:
+    """What to learn from, for trainings whose damage is drawn on the fly.
+
+    Attributes:
+        data: Folder of clean photographs; may be repeated. Some of the first are set aside for the
+            held-out figures.
+        out: NAME.safetensors.
+        share: PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
+    """
+
+    data: list[Path]
+    out: Path
+    share: Shares = None
+
+    def files(self) -> dict[str, Any]:
+        """Return the arguments of a training that say it."""
+        return {"data": self.data, "out": self.out, "weights": parse_shares(self.share)}
+
+
+AnyPhotographs = Annotated[Photographs, Parameter(name="*")]
+
+
 @app.command
 def scratches(
     *,
-    data: list[Path],
-    out: Path,
+    photographs: AnyPhotographs,
     size: int = 128,
     channels: tuple[int, ...] = (24, 48, 96),
     layers: int = 1,
-    share: Shares = None,
     run: AnyRun = Run(),
 ) -> None:
     """Train the network that finds dust, scratches, cracks, tears and stains.
 
-    They are drawn on the fly.
-
     Parameters
     ----------
-    data
-        Folder of clean photographs; may be repeated. Some of the first are set aside for the
-        held-out figures.
-    out
-        NAME.safetensors.
     size
         Side of the training crops, in pixels.
     channels
         Widths of the network, from fine to coarse.
     layers
         Residual blocks on each level.
-    share
-        PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
     """
-    schedule = run.schedule(out)
+    schedule = run.schedule(photographs.out)
     from pristina.training.scratches import ScratchTraining, train_scratches
 
     settings = ScratchTraining(size_px=size, channels=channels, layers=layers)
-    train_scratches(data, out, settings, schedule, weights=parse_shares(share), resume=run.state)
+    train_scratches(**photographs.files(), settings=settings, schedule=schedule, resume=run.state)
+
+
+@app.command
+def operator(
+    *,
+    photographs: AnyPhotographs,
+    size: int = 96,
+    channels: tuple[int, ...] = (48, 96, 192),
+    layers: int = 2,
+    start: Path | None = None,
+    run: AnyRun = Run(),
+) -> None:
+    """Train the regressor of the method reconstruct, which is told the operator.
+
+    Parameters
+    ----------
+    size
+        Side of the training crops, in pixels.
+    channels
+        Widths of the network, from fine to coarse.
+    layers
+        Residual blocks on each level.
+    start
+        Weights to begin with: of the same network, or of a regressor of these widths (blind, say).
+    """
+    schedule = run.schedule(photographs.out, start)
+    from pristina.training.operator import OperatorTraining, train_operator
+
+    settings = OperatorTraining(size_px=size, channels=channels, layers=layers)
+    files = photographs.files() | {"start": start}
+    train_operator(**files, settings=settings, schedule=schedule, resume=run.state)
 
 
 @app.command
 def reader(
     *,
-    data: list[Path],
-    out: Path,
+    photographs: AnyPhotographs,
     items: int = 6000,
     channels: tuple[int, ...] = (32, 64, 96, 128),
     hidden: int = 256,
-    share: Shares = None,
     run: AnyRun = Run(),
 ) -> None:
     """Train the network that reads what damage a picture has and what a repair would gain.
@@ -393,22 +434,15 @@ def reader(
 
     Parameters
     ----------
-    data
-        Folder of clean photographs; may be repeated. Some of the first are set aside for the
-        held-out figures.
-    out
-        NAME.safetensors.
     items
         Number of different items; each takes about half a second to draw.
     channels
         Widths of the network, from fine to coarse.
     hidden
         Width of its dense layers.
-    share
-        PREFIX=NUMBER: how often a picture counts whose file name begins so. May be repeated.
     """
-    schedule = run.schedule(out)
+    schedule = run.schedule(photographs.out)
     from pristina.training.reader import ReaderTraining, train_reader
 
     settings = ReaderTraining(items=items, channels=channels, hidden=hidden)
-    train_reader(data, out, settings, schedule, weights=parse_shares(share), resume=run.state)
+    train_reader(**photographs.files(), settings=settings, schedule=schedule, resume=run.state)

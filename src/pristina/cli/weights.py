@@ -132,7 +132,7 @@ def check(
     size = f"multiples of {rule.multiple} px, trained at {rule.native} px"
     if rule.fixed:
         size = f"{rule.native} px only"
-    elif kind in ("direct", "conditional", "scratches", "reader"):
+    elif kind in ("direct", "conditional", "operator", "scratches", "reader"):
         size = "any"
     parameters = getattr(prior, "n_parameters", 0) or sum(p.numel() for p in prior.parameters())
     scale = getattr(prior, "scale", 1)

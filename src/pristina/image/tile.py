@@ -147,17 +147,22 @@ def in_tiles(
     if max(height, width) <= side:
         return function(x)
     halo = -(-halo // multiple) * multiple
-    one = lean(function)
-    rows = []
+    one, differentiated = lean(function), torch.is_grad_enabled() and x.requires_grad
+    whole, rows = None, []
     for top, bottom in _parts(height, side, multiple):
         row = []
         for left, right in _parts(width, side, multiple):
             above, before = max(0, top - halo), max(0, left - halo)
             tile = one(x[..., above : bottom + halo, before : right + halo])
             part = tile[..., top - above : bottom - above, left - before : right - before]
-            row.append(part.clone())  # Frees the rest of the tile.
-        rows.append(torch.cat(row, -1))
-    return torch.cat(rows, -2)
+            if differentiated:
+                row.append(part.clone())  # Frees the rest of the tile.
+                continue
+            if whole is None:
+                whole = part.new_empty(*part.shape[:2], height, width)
+            whole[..., top:bottom, left:right] = part
+        rows += [torch.cat(row, -1)] if row else []
+    return torch.cat(rows, -2) if whole is None else whole
 
 
 def _parts(n: int, side: int, multiple: int) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ Source:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pristina.errors import Cancelled, SettingError
 from pristina.methods.steps.joint import cool, fit_calls, joint_adam, joint_result
-from pristina.methods.steps.latent import first_noise, first_operator, to_sphere
+from pristina.methods.steps.latent import first_noise, first_operator, put_on_sphere
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation
@@ -105,7 +105,8 @@ def calls(settings: BIRD) -> Calls:
     """Return the network calls that ``settings`` imply for one image."""
     n = settings.iterations
     n_images = n if settings.as_released else n + 1
-    return fit_calls(n, settings.sampler_steps, settings.gradient, n_images=n_images)
+    fit = fit_calls(n, settings.sampler_steps, settings.gradient, n_images=n_images)
+    return replace(fit, pictures=fit.pictures + 2 * (settings.average - 1))
 
 
 def objective(r: Tensor, z: Tensor, residual: Residual) -> PerImage:
@@ -193,14 +194,15 @@ def bird(
             if settings.gradient != "detached":
                 recorder.backward_calls += settings.sampler_steps * n
             cool(optimizer, step / settings.iterations)
-            optimizer.zero_grad()
             objective(r, z, settings.residual).sum().backward()
+            del x, r
             optimizer.step()
+            optimizer.zero_grad()
 
             # Projection: unknowns that mean something, and noise of typical norm.
             operator.project()
             if settings.sphere:
-                z.data = to_sphere(z.data)
+                put_on_sphere(z)
             earlier = estimates
     except Cancelled:
         reason = StopReason.CANCELLED
@@ -209,7 +211,8 @@ def bird(
     adam, random = optimizer.state_dict(), draw.get_states()
     loop = {"earlier": earlier, "mean_square": mean_square, "optimizer": adam, "generators": random}
     state = recorder.state("bird", step, z, known, **loop)
-    images, stop = torch.stack(estimates).mean(0), Stop(reason, recorder.n_done)
+    images = estimates[0] if len(estimates) == 1 else torch.stack(estimates).mean(0)
+    stop = Stop(reason, recorder.n_done)
     sigma = mean_square.sqrt()
     return joint_result(recorder, "bird", settings, draw, stop, state, images, sigma=sigma)
 
@@ -266,11 +269,12 @@ def bird_as_released(
             # Joint step of noise and operator, and projection.
             if settings.gradient != "detached":
                 recorder.backward_calls += settings.sampler_steps * n
-            optimizer.zero_grad()
             objective(r, z, "squared").sum().backward()
+            del x, r
             optimizer.step()
+            optimizer.zero_grad()
             operator.project()
-            z.data = to_sphere(z.data)
+            put_on_sphere(z)
             step += 1
     except Cancelled:
         reason = StopReason.CANCELLED

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -31,29 +32,18 @@ from torch import Tensor
 from pristina.errors import Cancelled, OperatorError, SettingError
 from pristina.image.statistics import estimate_noise
 from pristina.methods.steps.kernel_from_picture import kernel_from_picture
+from pristina.methods.steps.parts import LARGEST_PX, in_parts, trimmed
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason, refuse_start
 from pristina.operators.base import Observation, Operator
 from pristina.operators.blur import Blur, FreeKernel, KernelBlur, VaryingBlur
-from pristina.operators.convolve import Boundary, normalise
+from pristina.operators.convolve import Boundary
 from pristina.operators.noise import GaussianNoise, Noise, white_noise_sigma
 from pristina.operators.spectral import what_matters
 from pristina.operators.wiener import Canvas, noise_penalty
 from pristina.priors.direct import DirectPrior
 from pristina.settings import Count, NotNegative, Positive, Settings
 from pristina.types import Draw, Generators, Images, OnStep
-
-LARGEST_PX = 41
-"""Side of the largest kernel, px; the halo of a part allows no larger one."""
-
-FRINGE = 0.01
-"""Share of a kernel's sum that may be cut off with its margins."""
-
-TILE_PX = 1024
-"""Largest side that is computed at once; what lies beyond is computed in overlapping parts."""
-
-HALO_PX = 160
-"""Pixels that a part sees beyond its contribution."""
 
 FIRST_SIGMA = 40 / 255
 """Noise that the first x is taken to have, in [0, 1] units."""
@@ -69,10 +59,6 @@ FOUND_SIGMA = 4 / 255
 
 FILLINGS = 6
 """Number of times that the border is filled before the first step."""
-
-FADE_PX = 32
-"""Pixels on each side of a seam in which neighbouring parts fade into each other."""
-
 
 INSTEAD = {
     "leave": "It was left as it is.",
@@ -180,7 +166,7 @@ def deblur(
     else:
         kernels = blur.kernel().detach()
         if boundary != "valid":  # There the size of the kernel is that of the border.
-            kernels = _trimmed(kernels)
+            kernels = trimmed(kernels)
         kernels = kernels.expand(len(y), -1, -1, -1)
         ways, extras = ["deblur"] * len(y), {}
 
@@ -190,7 +176,10 @@ def deblur(
         for i in range(len(y)):
             one = slice(i, i + 1)
             if ways[i] == "deblur":
-                images[one] = in_parts(y[one], kernels[one], sigma[one], boundary, prior, settings)
+                work = partial(sharpened, sigma=sigma[one], prior=prior, settings=settings)
+                before = prior.n_calls
+                images[one] = in_parts(work, y[one], kernels[one], boundary)
+                prior.n_calls = before + settings.steps  # Parts of one image count once.
             elif ways[i] == "regress":
                 images[one] = prior.predict(images[one], 1.0)
         images = images.clamp(0, 1)
@@ -209,8 +198,9 @@ def deblur(
 def sharpened(
     y: Tensor,
     kernel: Tensor,
-    sigma: Tensor,
     boundary: Boundary,
+    *,
+    sigma: Tensor,
     prior: DirectPrior,
     settings: Deblur,
 ) -> Tensor:
@@ -219,8 +209,8 @@ def sharpened(
     Args:
         y: Observation, (1, C, h, w).
         kernel: Kernel, (1, 1, K, K).
-        sigma: Noise level, (1,).
         boundary: Rule beyond the border.
+        sigma: Noise level, (1,).
         prior: The denoiser.
         settings: Settings of the method.
 
@@ -242,81 +232,6 @@ def sharpened(
         x = canvas.image(canvas.solve(settings.lam * (noise / sigma_i) ** 2, near))
         z = prior.predict(x, 1.0)
     return canvas.picture(z)
-
-
-def in_parts(
-    y: Tensor,
-    kernel: Tensor,
-    sigma: Tensor,
-    boundary: Boundary,
-    prior: DirectPrior,
-    settings: Deblur,
-) -> Tensor:
-    """Compute :func:`sharpened`, in parts that fade into each other where the image is large.
-
-    The arguments are those of :func:`sharpened`.
-
-    Returns:
-        The image, (1, C, H, W): larger than y by ``K - 1`` for ``valid``, else as large.
-    """
-    half = kernel.shape[-1] // 2
-    more = half if boundary == "valid" else 0
-    height, width = y.shape[-2] + 2 * more, y.shape[-1] + 2 * more
-    if boundary == "circular" and max(height, width) <= TILE_PX:
-        return sharpened(y, kernel, sigma, boundary, prior, settings)
-    before, images = prior.n_calls, y.new_zeros(1, y.shape[1], height, width)
-    for rows in _parts(height):
-        for columns in _parts(width):
-            # Places are those of the picture; the observation begins at ``more``, and the canvas
-            # of its places a to b goes from a - half to b + half.
-            top, left = max(more, rows.start), max(more, columns.start)
-            bottom, right = (min(rows.stop, height - more), min(columns.stop, width - more))
-            seen = y[..., top - more : bottom - more, left - more : right - more]
-            found = sharpened(seen, kernel, sigma, "valid", prior, settings)
-            found = found[..., rows.start - top + half :, columns.start - left + half :]
-            found = found[..., : rows.stop - rows.start, : columns.stop - columns.start]
-            weight = rows.weight(y)[:, None] * columns.weight(y)
-            images[..., rows.start : rows.stop, columns.start : columns.stop] += weight * found
-    prior.n_calls = before + settings.steps  # Parts of one image count once.
-    return images
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of one axis of a picture that is computed at once.
-
-    Attributes:
-        start: First place that is computed.
-        stop: Place after the last one.
-        first: First place that the part contributes.
-        last: Place after the last one that it contributes.
-        length: Number of places of the whole axis.
-    """
-
-    start: int
-    stop: int
-    first: int
-    last: int
-    length: int
-
-    def weight(self, like: Tensor) -> Tensor:
-        """Return the share of the part in each place; neighbours fade into each other."""
-        place = torch.arange(self.start, self.stop, dtype=like.dtype, device=like.device) + 0.5
-        share = torch.ones_like(place)
-        if self.first > 0:
-            share = ((place - self.first) / (2 * FADE_PX) + 0.5).clamp(0, 1)
-        if self.last < self.length:
-            share = share.minimum(((self.last - place) / (2 * FADE_PX) + 0.5).clamp(0, 1))
-        return share
-
-
-def _parts(length: int) -> list[Part]:
-    """Cut an axis into parts as equal as possible, each of which sees its surroundings."""
-    step = -(-length // -(-length // TILE_PX))
-    return [
-        Part(max(0, a - HALO_PX), min(length, a + step + HALO_PX), a, min(length, a + step), length)
-        for a in range(0, length, step)
-    ]
 
 
 def blur_of(operator: Operator | None) -> Blur | None:
@@ -341,25 +256,13 @@ def blur_of(operator: Operator | None) -> Blur | None:
     kernel = one.kernel().detach()
     if (kernel.sum((1, 2, 3)) - 1).abs().max() > 1e-3:
         raise OperatorError("The kernel's sum is not 1; divide the kernel by its sum.")
-    size = _trimmed(kernel).shape[-1]
+    size = trimmed(kernel).shape[-1]
     if size > LARGEST_PX:
         raise OperatorError(
             f"deblur undoes blurs of up to {LARGEST_PX} px, and this one is {size} px wide; "
             "reduce the picture first, or take diffpir."
         )
     return one
-
-
-def _trimmed(kernel: Tensor) -> Tensor:
-    """Cut off as much of a kernel's margins, the same on all sides, as hold next to nothing."""
-    size = kernel.shape[-1]
-    cut = 0
-    while 2 * (cut + 1) < size:
-        inner = kernel[..., cut + 1 : size - cut - 1, cut + 1 : size - cut - 1]
-        if float(inner.sum((1, 2, 3)).min()) < 1 - FRINGE / 10:
-            break
-        cut += 1
-    return normalise(kernel[..., cut : size - cut, cut : size - cut])
 
 
 def _check_room(y: Images, size: int) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor
 from pristina.errors import Cancelled
 from pristina.image.statistics import sharpness
 from pristina.methods.steps.joint import fit_calls
-from pristina.methods.steps.latent import first_noise, keep_rows, to_sphere
+from pristina.methods.steps.latent import first_noise, keep_rows, put_on_sphere
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation
@@ -147,7 +147,7 @@ class _Batch:
         images: Current images, (B, C, H, W); those that have stopped stay.
         noise: Their noise.
         running: Indices of the images that are still being fitted.
-        kept: Images and noise of the last ``patience`` iterations.
+        calm: Images and noise of the last iteration in which no rule fired; None where none can.
         stops: Why and when images stopped, by index.
         loss: Current losses, (B,).
         sharpness: Current sharpness, (B,).
@@ -157,7 +157,7 @@ class _Batch:
     images: Tensor
     noise: Tensor
     running: Tensor
-    kept: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    calm: tuple[Tensor, ...] | None = None
     stops: dict[int, Stop] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -179,20 +179,32 @@ class _Batch:
         by_laplacian = laplacian_fires(trace["sharpness"], settings)
         by_laplacian &= torch.tensor(settings.rule in ("first", "laplacian"))
         self.fired = torch.where(by_slope | by_laplacian, self.fired + 1, 0)
-        self.kept = [*self.kept, (self.images, self.noise)][-settings.patience - 1 :]
         stops = self.fired[self.running] >= settings.patience
-        done, (images, noise) = self.running[stops], self.kept[0]
-        self.images = _written(self.images, done, images[done])
-        self.noise = _written(self.noise, done, noise[done])
+        done = self.running[stops]
+        if settings.rule != "none":
+            self._remember(torch.nonzero(self.fired == 0).flatten())
+        if self.calm is not None and len(done):
+            self.images = _written(self.images, done, self.calm[0][done])
+            self.noise = _written(self.noise, done, self.calm[1][done])
         for i in done.tolist():
             reason = StopReason.SLOPE if by_slope[i] else StopReason.LAPLACIAN
             self.stops = self.stops | {i: Stop(reason, step - settings.patience + 1)}
         self.running = self.running[~stops]
         return stops
 
+    def _remember(self, rows: Tensor) -> None:
+        """Remember the images of these indices, and their noise, into which Adam writes."""
+        if self.calm is None or len(rows) == len(self.images):
+            self.calm = self.images, self.noise.clone()
+        elif len(rows):
+            pairs = zip(self.calm, (self.images, self.noise), strict=True)
+            self.calm = tuple(_written(old, rows, new[rows]) for old, new in pairs)
+
 
 def _written(whole: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    """Return a copy of ``whole`` with new values in the rows of these indices."""
+    """Return ``whole`` with new values in the rows of these indices: a copy, or the values."""
+    if len(rows) == len(whole):
+        return values
     whole = whole.clone()
     whole[rows] = values
     return whole
@@ -245,6 +257,7 @@ def diip(
     noise = first_noise("diip", y.shape, draw, start)
     memory = {} if start is None else start.recall()
     batch = memory.get("batch") or _Batch(y, noise, torch.arange(n))
+    del noise
     z = torch.nn.Parameter(batch.noise[batch.running])
     optimizer = torch.optim.Adam([z], lr=settings.learning_rate)
     if memory:
@@ -268,14 +281,14 @@ def diip(
             # Descent step on the noise of the others.
             if settings.gradient != "detached":
                 recorder.backward_calls += settings.sampler_steps * len(z)
-            optimizer.zero_grad()
             loss[runs].sum().backward()
             optimizer.step()
+            optimizer.zero_grad()
             if not runs.all():
                 keep_rows(optimizer, runs)
                 z = optimizer.param_groups[0]["params"][0]
             if settings.sphere:
-                z.data = to_sphere(z.data)
+                put_on_sphere(z)
     except Cancelled:
         reason = StopReason.CANCELLED
     stopped = [batch.stops.get(i, Stop(reason, recorder.n_done)) for i in range(n)]

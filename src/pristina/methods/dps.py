@@ -34,6 +34,7 @@ from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_unit
+from pristina.priors.generate import clip_signed
 from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddpm_step, step_pairs
 from pristina.settings import NotNegative, Settings
 from pristina.types import Draw, Generators, OnStep
@@ -61,7 +62,7 @@ PAPER_INPAINTING = DPS(steps=1000, zeta=0.5)
 
 def calls(settings: DPS) -> Calls:
     """Return the network calls for one image."""
-    return Calls(settings.steps, settings.steps)
+    return Calls(settings.steps, settings.steps, pictures=16)
 
 
 def dps(
@@ -126,17 +127,19 @@ def dps(
             a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
             # Gradient of ||r|| in x_t through the network; the factor 2 makes it [-1, 1] units.
             x.requires_grad_()
-            x0 = prior.predict(x, t).x0.clamp(-1, 1)
+            x0 = clip_signed(prior.predict(x, t).x0)
             r = (y - operator(to_unit(x0))).flatten(1)
             norm = 2 * r.norm(dim=1)
             (gradient,) = torch.autograd.grad(norm.sum(), x)
+            loss, x0 = r.detach().square().mean(1), x0.detach()
+            del r, norm
             recorder.backward_calls += n
             with torch.no_grad():
                 # Ancestral step, corrected.
-                noise = draw.normal(*x.shape[1:])
-                x = ddpm_step(x, x0, a_t, a_s, noise) - zeta * gradient
+                x = ddpm_step(x, x0, a_t, a_s, draw.normal(*x.shape[1:]))
+                x = x.sub_(gradient.mul_(zeta))
                 images = to_unit(x if s < 0 else x0).clamp(0, 1)
-            recorder.step(images, r.detach().square().mean(1))
+            recorder.step(images, loss)
     except Cancelled:
         stop = StopReason.CANCELLED
     state = recorder.state("dps", recorder.n_done, x, images=images, generators=draw.get_states())

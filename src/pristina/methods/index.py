@@ -27,7 +27,8 @@ class MethodEntry:
         operator: Use of the form of the degradation: ``never``; only to learn the picture's
             ``size``; ``optional``; or ``required``.
         prior: Kind of its weights: a ``diffusion`` prior, a ``direct`` regressor trained on pairs,
-            a ``conditional`` diffusion network trained on pairs, or ``none``.
+            a ``conditional`` diffusion network trained on pairs, a regressor that is told the
+            ``operator``, or ``none``.
         oracle: Whether it needs to know what a blind method cannot know; tables mark such rows.
         weights: Shipped weights that it uses when none are named; None for those of their kind.
         extra_weights: Kinds of further weights, by the name that is both the settings field that
@@ -138,10 +139,19 @@ METHODS = {
         MethodEntry(
             "fast_dips", "FASTDIPS", "correct to within the noise", "required", oracle=True
         ),
+        MethodEntry("dmplug", "DMPlug", "optimise the seed of three steps", "required"),
+        MethodEntry("na_nhmc", "NANHMC", "sample the seed of two steps", "required"),
         MethodEntry("ddrm", "DDRM", "sample in the operator's spectrum", "optional", oracle=True),
         MethodEntry("ddnm", "DDNM", "fill the operator's null space", "optional", oracle=True),
         MethodEntry(
             "gibbs_ddrm", "GibbsDDRM", "alternate DDRM and Langevin steps", "required", oracle=True
+        ),
+        MethodEntry(
+            "fast_diffusion_em",
+            "FastDiffusionEM",
+            "fit the kernel in each step of PiGDM",
+            "required",
+            oracle=True,
         ),
         MethodEntry(
             "blind_dps",
@@ -165,6 +175,14 @@ METHODS = {
             "optional",
             "direct",
             weights="blind",
+        ),
+        MethodEntry(
+            "reconstruct",
+            "Reconstruct",
+            "undo known linear damage in one call of a network that is told it",
+            "required",
+            "operator",
+            oracle=True,
         ),
     )
 }

@@ -90,7 +90,7 @@ class InDI(Settings):
 
 def calls(settings: InDI) -> Calls:
     """Return the network calls that ``settings`` imply for one image."""
-    return Calls((len(settings.times) - 1) * settings.ensemble)
+    return Calls((len(settings.times) - 1) * settings.ensemble, pictures=9)
 
 
 def step(
@@ -107,7 +107,7 @@ def step(
         update: Which step, see :data:`Update`.
     """
     if update == "indi":
-        return float(1 - s / t) * clean + float(s / t) * x_t
+        return (float(1 - s / t) * clean).add_(float(s / t) * x_t)
     if update == "cold_naive":
         return float(1 - s) * clean + float(s) * y
     return x_t + float(t - s) * (clean - y)
@@ -121,7 +121,7 @@ def predict(prior: DirectPrior, x_t: Images, t: float, ensemble: int = 1) -> Ima
         swapped = (-1, -2) if way & 4 else (-1, -1)
         found = prior.predict(x_t.flip(mirrored).transpose(*swapped), t)
         total += found.transpose(*swapped).flip(mirrored)
-    return total / ensemble
+    return total.div_(ensemble)
 
 
 def indi(
@@ -205,7 +205,7 @@ def indi(
                 # s sqrt(eps_s^2 - eps_t^2) with eps_t = eps / sqrt(t), without division by s.
                 scale = eps * float(s * (1 - s / t)) ** 0.5
                 x_t = x_t + scale * draw.normal(*y.shape[1:])
-            loss = (clean - y).square().mean((1, 2, 3))
+            loss = (clean - y).square_().mean((1, 2, 3))
             recorder.step(clean.clamp(0, 1), loss, t=torch.full_like(loss, float(t)))
     except Cancelled:
         reason = StopReason.CANCELLED

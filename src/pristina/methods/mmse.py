@@ -40,7 +40,7 @@ class MMSE(Settings):
 
 def calls(settings: MMSE) -> Calls:
     """Return the network calls that ``settings`` imply for one image."""
-    return Calls(1)
+    return Calls(1, pictures=6)
 
 
 def mmse(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pristina._exports import Package, lazy
 
 if TYPE_CHECKING:
+    from pristina.priors.aware import AwarePrior
     from pristina.priors.base import BasePrior, Prediction, Prior, SizeRule
     from pristina.priors.checkpoints.options import LoadOptions
     from pristina.priors.compose import PerChannel
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pristina.priors.windowed import Windowed
 
 _HOMES = {
+    "AwarePrior": "aware",
     "BasePrior": "base",
     "ConditionalPrior": "direct",
     "DirectPrior": "direct",
@@ -40,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AwarePrior",
     "BasePrior",
     "ConditionalPrior",
     "DirectPrior",

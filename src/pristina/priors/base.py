@@ -222,9 +222,9 @@ LoadPrior = Callable[[str], Prior]
 
 def to_signed(x: Tensor) -> Tensor:
     """Map pixels from [0, 1] to the [-1, 1] of priors."""
-    return 2 * x - 1
+    return (2 * x).sub_(1)
 
 
 def to_unit(x: Tensor) -> Tensor:
     """Map pixels from the [-1, 1] of priors to [0, 1]."""
-    return (x + 1) / 2
+    return (x + 1).div_(2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -90,19 +90,47 @@ def generate(
     check_gradient(gradient)
     x = z
     for t, s in step_pairs(steps, len(prior.alpha_bar)):
-        a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
-        if gradient == "detached":
-            with torch.no_grad():
-                eps = prior.predict(x, t).eps
-            x0 = x0_from_eps(x, eps, a_t)
-        elif gradient == "checkpointed" and x.requires_grad:
-            x0 = checkpoint(lambda x, t=t: prior.predict(x, t).x0, x, use_reentrant=False)
-        else:
-            x0 = prior.predict(x, t).x0
-        if clip:
-            x0 = x0.clamp(-1, 1)
-        x = x0 if s < 0 else ddim_step(x0, eps_from_x0(x, x0, a_t), a_s)
+        x = _step(prior, x, t, s, gradient, clip)
     return to_unit(x)
+
+
+def _step(prior: Prior, x: Tensor, t: int, s: int, gradient: Gradient, clip: bool) -> Tensor:
+    """Take a step of the sampler from t to s; the clean images themselves for s < 0."""
+    a_t, a_s = alpha_bar_at(prior.alpha_bar, t), alpha_bar_at(prior.alpha_bar, s)
+    if gradient == "detached":
+        with torch.no_grad():
+            eps = prior.predict(x, t).eps
+        x0 = x0_from_eps(x, eps, a_t)
+        del eps
+    elif gradient == "checkpointed" and x.requires_grad:
+        x0 = checkpoint(lambda x: prior.predict(x, t).x0, x, use_reentrant=False)
+    else:
+        x0 = prior.predict(x, t).x0
+    if clip:
+        x0 = clip_signed(x0)
+    return x0 if s < 0 else ddim_step(x0, eps_from_x0(x, x0, a_t), a_s)
+
+
+class _Clip(torch.autograd.Function):
+    """``clamp(-1, 1)`` that keeps for its gradient where it does nothing, and not its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward((x >= -1).logical_and_(x <= 1))
+        return x.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (inside,) = ctx.saved_tensors
+        return gradient.where(inside, 0)
+
+
+def clip_signed(x: Tensor) -> Tensor:
+    """Clip pixels to [-1, 1], with little memory for the gradient, one byte for each number."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        clipped: Tensor = _Clip.apply(x)
+        return clipped
+    return x.clamp(-1, 1)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pristina.device import best_device
 from pristina.errors import CheckpointError, did_you_mean
+from pristina.priors.aware import AwareNetwork, AwarePrior, network_inputs, stack_evidence
 from pristina.priors.base import BasePrior, Prior, SizeRule
 from pristina.priors.checkpoints.catalogue import CATALOGUE
 from pristina.priors.checkpoints.fetch import cached, is_hub_id, not_cached
@@ -44,7 +45,9 @@ from pristina.priors.residual import ResidualUNet
 from pristina.priors.scratches import ScratchFinder
 from pristina.priors.unet import flow_prior
 
-Kind = Literal["diffusion", "direct", "conditional", "kernels", "scratches", "reader", "none"]
+Kind = Literal[
+    "diffusion", "direct", "conditional", "operator", "kernels", "scratches", "reader", "none"
+]
 """Kinds of weights that a method needs."""
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -118,6 +121,15 @@ def _build_conditional(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) 
     return ConditionalNetwork(_fill_network(spec, tensors), domain=spec.domain, dtype=dtype)
 
 
+def _build_operator(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> AwarePrior:
+    _need(spec, "x0")
+    network = _fill_network(spec, tensors)
+    inputs, outputs = (network.settings.get(name) for name in ("inputs", "outputs"))
+    if outputs is None or inputs != network_inputs(outputs):
+        raise CheckpointError("This network does not take what an operator-aware regressor takes.")
+    return AwareNetwork(network, domain=spec.domain, dtype=dtype)
+
+
 def _build_scratches(spec: NetworkSpec, tensors: Tensors, dtype: torch.dtype) -> ScratchFinder:
     _need(spec, "mask")
     network = _fill_network(spec, tensors)
@@ -160,6 +172,8 @@ def try_images(prior: BasePrior, x: Tensor) -> Tensor:
         return prior.predict(x).expand_as(x)
     if isinstance(prior, DamageReader):
         return prior.predict(x[:, None], x.new_zeros(len(x)))[1][:, :1, None, None].expand_as(x)
+    if isinstance(prior, AwarePrior):
+        return prior.predict(stack_evidence(x, [x, x, x], torch.zeros_like(x[:, :1])), 0.05)
     t = 0.5 if isinstance(prior, DirectPrior) else 500.5
     condition = (x,) if isinstance(prior, ConditionalPrior) else ()
     found = prior.predict(x, t, *condition)  # type: ignore[operator]
@@ -189,6 +203,7 @@ LOADERS: dict[str, Loader] = {
     "conditional": Loader(
         "a conditional diffusion network", "conditional", ConditionalPrior, _build_conditional
     ),
+    "operator": Loader("an operator-aware regressor", "operator", AwarePrior, _build_operator),
     "kernels": Loader("a prior of blur kernels", "kernel-prior", Prior, _build_kernels),
     "reader": Loader("a reader of damage", "reader", DamageReader, _build_reader),
     "scratches": Loader("a finder of scratches", "scratches", ScratchFinder, _build_scratches),
@@ -203,7 +218,7 @@ def kind_of(source: Any) -> Kind:
     Raises:
         CheckpointError: It means nothing, or its header is damaged.
     """
-    for kind in ("direct", "conditional", "scratches", "reader"):
+    for kind in ("direct", "conditional", "operator", "scratches", "reader"):
         if isinstance(source, LOADERS[kind].type):
             return kind
     if isinstance(source, nn.Module):
@@ -227,8 +242,8 @@ def load_weights(
     """Load weights of the kind that a method needs; nothing is downloaded.
 
     Args:
-        kind: Kind of weights: ``diffusion``, ``direct``, ``conditional``, ``kernels``,
-            ``scratches``, ``reader`` or ``none``.
+        kind: Kind of weights: ``diffusion``, ``direct``, ``conditional``, ``operator``,
+            ``kernels``, ``scratches``, ``reader`` or ``none``.
         source: Shipped name, path, fetched name, or weights that are loaded already, which are
             passed through.
         device: Device on which they are to compute.

@@ -103,17 +103,17 @@ def step_pairs(steps: int, n: int = N_TIMESTEPS) -> list[tuple[int, int]]:
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     """Compute the clean image in ``x_t`` if its noise is ``eps``."""
-    return (x_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+    return (x_t - (1 - alpha_bar).sqrt() * eps).div_(alpha_bar.sqrt())
 
 
 def eps_from_x0(x_t: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
     """Compute the noise in ``x_t`` if its clean image is ``x0``."""
-    return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+    return (x_t - alpha_bar.sqrt() * x0).div_((1 - alpha_bar).sqrt())
 
 
 def ddim_step(x0: Tensor, eps: Tensor, alpha_bar_s: Tensor) -> Tensor:
     """Take the deterministic step to ``s``: the same image and noise, mixed for ``s``."""
-    return alpha_bar_s.sqrt() * x0 + (1 - alpha_bar_s).sqrt() * eps
+    return (alpha_bar_s.sqrt() * x0).add_((1 - alpha_bar_s).sqrt() * eps)
 
 
 def ddpm_posterior(
@@ -126,10 +126,8 @@ def ddpm_posterior(
     """
     alpha = alpha_bar_t / alpha_bar_s
     beta = 1 - alpha
-    mean = (alpha_bar_s.sqrt() * beta * x0 + alpha.sqrt() * (1 - alpha_bar_s) * x_t) / (
-        1 - alpha_bar_t
-    )
-    return mean, beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    mean = (alpha_bar_s.sqrt() * beta * x0).add_(alpha.sqrt() * (1 - alpha_bar_s) * x_t)
+    return mean.div_(1 - alpha_bar_t), beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)
 
 
 def ddpm_step(
@@ -140,4 +138,4 @@ def ddpm_step(
     No noise enters the last step.
     """
     mean, variance = ddpm_posterior(x_t, x0, alpha_bar_t, alpha_bar_s)
-    return mean + variance.sqrt() * noise
+    return mean.add_(variance.sqrt() * noise)

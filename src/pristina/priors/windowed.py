@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import TypeGuard
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 from pristina.errors import SettingError, SizeError
 from pristina.image.tile import lean
 from pristina.priors.base import BasePrior, Prior, SizeRule
+
+DOWN, ACROSS = 0.7548776662466927, 0.5698402909980532
+"""Steps of an even sequence in the square, by which windows move from timestep to timestep, so that
+their borders lie elsewhere each time."""
 
 
 def window_starts(side: int, window: int, overlap: float) -> list[int]:
@@ -158,11 +163,25 @@ class Windowed(Prior):
         top, left = max(0, window - height) // 2, max(0, window - width) // 2
         return x0[..., top : top + height, left : left + width]
 
+    def _starts(self, side: int, time: float, turn: float) -> list[int]:
+        """Return the first pixels of windows at a timestep; those inside lie elsewhere at each."""
+        starts = window_starts(side, self.window_px, self.overlap)
+        if len(starts) < 3:
+            return starts
+        step = max(b - a for a, b in pairwise(starts))
+        room = min(step / 2, 2 * (self.window_px - step))  # so that all pixels stay well inside
+        shift = math.trunc((time * turn % 1 - 0.5) * room)
+        return [0, *(start + shift for start in starts[1:-1]), starts[-1]]
+
     def _blend(self, x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Average the predictions of all windows."""
         window, weight = self.window_px, self.weight.to(x.dtype)
-        tops, lefts = (window_starts(side, window, self.overlap) for side in x.shape[-2:])
-        spots = [(i, top, left) for i in range(len(x)) for top in tops for left in lefts]
+        spots = [
+            (i, top, left)
+            for i, time in enumerate(t.tolist())
+            for top in self._starts(x.shape[-2], time, DOWN)
+            for left in self._starts(x.shape[-1], time, ACROSS)
+        ]
         total, sum_of_weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
         batch = max(1, min(self.batch, self.portions.pixels // window**2))
         for first in range(0, len(spots), batch):

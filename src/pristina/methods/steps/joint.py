@@ -34,7 +34,10 @@ def fit_calls(
     if gradient == "checkpointed":  # Each call is made again on the way back.
         forward += through
     backward = 0 if gradient == "detached" else through
-    return Calls(forward, backward, sampler_steps if gradient == "full" else 1, may_stop)
+    kept = sampler_steps if gradient == "full" else 1
+    # What each step of the sampler keeps for its gradient, beside what is there once.
+    pictures = 16 + math.ceil((0.25 if gradient == "detached" else 1.25) * sampler_steps)
+    return Calls(forward, backward, kept, may_stop, pictures)
 
 
 @runtime_checkable

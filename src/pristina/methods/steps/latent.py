@@ -53,8 +53,18 @@ def to_sphere(z: Tensor) -> Tensor:
     Source:
         BIRD's released code, applied after each optimiser step; its 1e-9 under the root is kept.
     """
+    return z * _scale(z)
+
+
+def put_on_sphere(z: Tensor) -> None:
+    """Scale ``z`` in place as :func:`to_sphere` does; no gradient is taken."""
+    with torch.no_grad():
+        z.mul_(_scale(z))
+
+
+def _scale(z: Tensor) -> Tensor:
     squared = z.square().sum((1, 2, 3), keepdim=True)
-    return z * (z[0].numel() / (squared + 1e-9)).sqrt()
+    return (z[0].numel() / (squared + 1e-9)).sqrt()
 
 
 def keep_rows(optimizer: torch.optim.Optimizer, rows: Tensor) -> None:

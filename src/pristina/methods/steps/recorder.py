@@ -109,15 +109,13 @@ class RunRecorder(Generic[P]):
         operator: Operator | None = None,
         **memory: Any,
     ) -> State:
-        """Return the state from which the run can go on at ``step``, with copies of its parts."""
-        return State(
-            method,
-            step,
-            None if noise is None else noise.detach().clone(),
-            copy.deepcopy(operator),
-            copy.deepcopy(memory),
-            self.trace(step),
-        )
+        """Return the state from which the run can go on at ``step``.
+
+        It keeps the tensors themselves, so that the method must not write into them any more; the
+        operator is copied.
+        """
+        noise = None if noise is None else noise.detach()
+        return State(method, step, noise, copy.deepcopy(operator), memory, self.trace(step))
 
     def result(
         self,

@@ -54,12 +54,16 @@ class Calls:
         backward: Calls that are differentiated.
         kept: Calls whose activations are in memory at the same time.
         may_stop: Whether the method may stop earlier.
+        pictures: Largest number of images of the size of the picture that the run holds beside the
+            memory of the network, counted with ``benchmarks/held_pictures.py``; 30 suffice for
+            every method.
     """
 
     forward: int
     backward: int = 0
     kept: int = 1
     may_stop: bool = False
+    pictures: int = field(default=30, compare=False)
 
 
 @dataclass(frozen=True)

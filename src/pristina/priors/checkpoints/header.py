@@ -15,7 +15,7 @@ from pristina.errors import CheckpointError
 KEY = "pristina"
 """Name under which the header stands in the metadata of a safetensors file."""
 
-KINDS = ("prior", "kernel-prior", "indi", "conditional", "scratches", "reader")
+KINDS = ("prior", "kernel-prior", "indi", "conditional", "operator", "scratches", "reader")
 
 MAX_SIDE_PX = 4096
 """Largest side of training images that is believed."""
@@ -30,7 +30,7 @@ class NetworkSpec:
 
     Attributes:
         kind: Kind of weights: ``prior``, ``kernel-prior``, ``indi``, ``conditional``,
-            ``scratches`` or ``reader``.
+            ``operator``, ``scratches`` or ``reader``.
         network: Settings of the network: those of :class:`pristina.priors.patch_unet.PatchUNet` or
             :class:`pristina.priors.residual.ResidualUNet`; those of
             :class:`pristina.priors.reader.ReaderNetwork`; or ``unet2d`` (settings of
