@@ -165,7 +165,7 @@ def test_the_command_restores_on_a_server(address, tmp_path, capsys):
     path.write_bytes(encoded())
     words = ["restore", str(path), "-o", str(out), "--server", address, "--record", str(record)]
     main_exits(words, 0)
-    assert "indi with blind was chosen" in capsys.readouterr().err
+    assert "indi with denoise was chosen" in capsys.readouterr().err
     direct = pristina.restore(path)
     assert out.read_bytes() == direct.picture.encode("out.tif")
     again = tmp_path / "again.tif"

@@ -55,7 +55,7 @@ def test_the_guidance_goes_through_the_network():
         h = torch.zeros_like(x_t)
         h[spot] = 1e-2
         slope = float((log_likelihood(x_t + h) - log_likelihood(x_t - h)) / 2e-2)
-        expected = to_unit(float(x0[spot]) + alpha_bar**0.5 * r_squared * slope)
+        expected = (float(x0[spot]) + alpha_bar**0.5 * r_squared * slope + 1) / 2
         assert abs(float(found[spot]) - min(max(expected, 0), 1)) < 2e-3
 
 
