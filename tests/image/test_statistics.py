@@ -63,7 +63,7 @@ def test_blocks_are_seen():
 
 @pytest.mark.parametrize("level", [0.02, 0.1])
 def test_white_noise_is_told_from_noise_that_neighbours_share(level):
-    """In a picture with texture on one side, too; each image of a batch by itself."""
+    """This holds beside texture, too, and for each image of a batch by itself."""
     x = np.linspace(0.2, 0.8, 160) + 0.15 * np.sin(np.arange(160) ** 2 / 9) * (np.arange(160) > 90)
     noise = np.random.default_rng(0).normal(size=(2, 3, 160, 160)) * level
     noise[1] = (noise[1] + np.roll(noise[1], 1, -1) + np.roll(noise[1], 1, -2)) / 3

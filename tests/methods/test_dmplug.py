@@ -69,7 +69,7 @@ def test_the_window_chooses_where_the_outputs_varied_least():
 
 
 def test_the_kernel_is_found():
-    """Of a sharp image, under a prior that knows it: the kernel explains what is left."""
+    """A prior that knows the sharp image leaves it to the kernel to explain the rest."""
     truth, kernel = random_images(1, 16), FreeKernel(5, sigma=0.8).kernel().detach()
     y = FreeKernel(5, sigma=0.8)(truth).detach()
     prior = GaussianPrior(2 * truth[0] - 1, 1e-4)

@@ -5,7 +5,6 @@ from pristina.errors import InputError, OperatorError, SettingError
 from pristina.methods.fast_diffusion_em import (
     PAPER,
     FastDiffusionEM,
-    ancestral,
     calls,
     fast_diffusion_em,
     fitted,
@@ -17,7 +16,7 @@ from pristina.operators.blur import FreeKernel, GaussianBlur
 from pristina.operators.convolve import convolve
 from pristina.operators.mask import Mask
 from pristina.priors.gaussian import GaussianPrior
-from pristina.priors.schedule import ddpm_posterior
+from pristina.priors.schedule import ddim_noisy_step, ddpm_posterior
 from tests.contract.battery import check_method
 
 PRIOR = GaussianPrior(0.0, 0.1)
@@ -67,7 +66,9 @@ def test_the_step_is_ancestral():
     a_t, a_s = torch.tensor(0.4), torch.tensor(0.7)
     x_t = a_t.sqrt() * x0 + (1 - a_t).sqrt() * eps
     mean, variance = ddpm_posterior(x_t, x0, a_t, a_s)
-    assert torch.allclose(ancestral(x0, eps, a_t, a_s, noise), mean + variance.sqrt() * noise)
+    assert torch.allclose(
+        ddim_noisy_step(x0, eps, a_t, a_s, noise, eta=1.0), mean + variance.sqrt() * noise
+    )
 
 
 def test_with_a_point_for_a_kernel_it_is_pigdm():

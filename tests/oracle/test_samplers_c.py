@@ -171,7 +171,7 @@ class Repeat(Operator):
 
 
 def test_na_nhmc_is_exact():
-    """Of the images that its two steps make, it samples the posterior, with the noise unknown.
+    """It samples the posterior of the images that its two steps make, with the noise unknown.
 
     They are Gaussian, as their seed is. With m values of y, d = 16 of them fitted, integrating the
     noise level makes the likelihood Student's t with m - d degrees of freedom, nearly Gaussian.

@@ -55,7 +55,7 @@ from pristina.operators.base import Observation
 from pristina.operators.convolve import centre
 from pristina.operators.spectral import BlurSpectrum
 from pristina.priors.base import Prior, to_signed, to_unit
-from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, step_pairs
+from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddim_noisy_step, step_pairs
 from pristina.settings import Count, Positive, Settings, Share
 from pristina.types import Draw, Generators, OnStep
 
@@ -171,7 +171,7 @@ def fast_diffusion_em(
             (guidance,) = torch.autograd.grad(x0, x, to_signed(wanted) - x0.detach())
             recorder.backward_calls += n
             x0 = x0.detach() + a_t.sqrt() * guidance
-            x = ancestral(x0, eps.detach(), a_t, a_s, draw.normal(*shape[1:]))
+            x = ddim_noisy_step(x0, eps.detach(), a_t, a_s, draw.normal(*shape[1:]), eta=1.0)
             images = to_unit(x0).clamp(0, 1)
             loss = (operator(images) - y).square().mean((1, 2, 3))
             recorder.step(images, loss)
@@ -183,13 +183,6 @@ def fast_diffusion_em(
     return recorder.result(
         "fast_diffusion_em", images, settings, draw.seeds, stop, operator=found, state=state
     )
-
-
-def ancestral(x0: Tensor, eps: Tensor, a_t: Tensor, a_s: Tensor, noise: Tensor) -> Tensor:
-    """Step from t to s with as much fresh noise as an ancestral step has."""
-    c_1 = ((1 - a_t / a_s) * (1 - a_s) / (1 - a_t)).sqrt()
-    c_2 = (1 - a_s - c_1**2).clamp(min=0).sqrt()
-    return a_s.sqrt() * x0 + c_1 * noise + c_2 * eps
 
 
 def fitted(canvas: Tensor, y: Tensor, k: Tensor, sigma: float, settings: FastDiffusionEM) -> Tensor:

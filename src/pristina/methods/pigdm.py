@@ -45,7 +45,7 @@ from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason
 from pristina.operators.base import Observation
 from pristina.priors.base import Prior, to_signed, to_unit
-from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, step_pairs
+from pristina.priors.schedule import N_TIMESTEPS, alpha_bar_at, ddim_noisy_step, step_pairs
 from pristina.settings import Count, Settings, Share
 from pristina.types import Draw, Generators, OnStep
 
@@ -137,10 +137,8 @@ def pigdm(
             (guidance,) = torch.autograd.grad(x0, x, pull)
             recorder.backward_calls += n
             with torch.no_grad():
-                c_1 = settings.eta * ((1 - a_t / a_s) * (1 - a_s) / (1 - a_t)).sqrt()
-                c_2 = (1 - a_s - c_1**2).clamp(min=0).sqrt()
                 x0 = x0 + a_t.sqrt() * guidance
-                x = a_s.sqrt() * x0 + c_1 * draw.normal(*shape[1:]) + c_2 * eps
+                x = ddim_noisy_step(x0, eps, a_t, a_s, draw.normal(*shape[1:]), settings.eta)
                 images = to_unit(x0).clamp(0, 1)
                 loss = (operator(to_unit(x0)) - y).square().mean((1, 2, 3))
             recorder.step(images, loss)

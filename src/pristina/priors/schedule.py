@@ -116,6 +116,19 @@ def ddim_step(x0: Tensor, eps: Tensor, alpha_bar_s: Tensor) -> Tensor:
     return (alpha_bar_s.sqrt() * x0).add_((1 - alpha_bar_s).sqrt() * eps)
 
 
+def ddim_noisy_step(
+    x0: Tensor, eps: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor, noise: Tensor, eta: float
+) -> Tensor:
+    """Take the step to ``s`` with fresh noise; ``eta`` of 1 has as much as an ancestral step.
+
+    Source:
+        Song et al. 2021, "Denoising diffusion implicit models", eq. 12 and 16.
+    """
+    c_1 = eta * ((1 - alpha_bar_t / alpha_bar_s) * (1 - alpha_bar_s) / (1 - alpha_bar_t)).sqrt()
+    c_2 = (1 - alpha_bar_s - c_1**2).clamp(min=0).sqrt()
+    return alpha_bar_s.sqrt() * x0 + c_1 * noise + c_2 * eps
+
+
 def ddpm_posterior(
     x_t: Tensor, x0: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor
 ) -> tuple[Tensor, Tensor]:
