@@ -81,6 +81,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(photos, tmp_path, monkeypat
     resumed = train_indi(files, tmp_path / "b.safetensors", settings, plan, resume=True)
     one, two = read_tensors(straight), read_tensors(resumed)
     assert all(torch.equal(one[name], two[name]) for name in one)
+    # Each checkpoint is written once, the last one too.
+    log = resumed.with_suffix(".jsonl").read_text().splitlines()
+    seen = [json.loads(line)["images"] for line in log]
+    assert seen == [4, 8, 12, 16]
     figures = json.loads(straight.with_suffix(".jsonl").read_text().splitlines()[-1])
     for kind in ("mixture", "noise25", "jpeg10", "x4", "blur1.6", "clean"):
         assert f"psnr_{kind}" in figures and f"gain_{kind}" in figures

@@ -159,6 +159,7 @@ class _Trainer:
     def run(self, stream: Stream) -> None:
         """Train until the schedule says that the run is done."""
         last_line = last_save = self.seconds
+        saved = self.step if self.out.exists() else None
         cooling = self.schedule.cooling(self._progress())
         self.model.train()
         tick = time.perf_counter()
@@ -177,10 +178,11 @@ class _Trainer:
                 last_line = self.seconds
                 self._report_progress()
             if self.seconds - last_save > 60 * self.schedule.save_minutes:
-                last_save = self.seconds
+                last_save, saved = self.seconds, self.step
                 self._save()
                 tick = time.perf_counter()
-        self._save()
+        if saved != self.step:
+            self._save()
 
     def _progress(self) -> float:
         return self.schedule.progress(self.images, self.seconds)
