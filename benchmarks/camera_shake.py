@@ -1,10 +1,6 @@
 """Camera shake and defocus: `deblur` told the blur and blind, beside classical deconvolution.
 
     python -m benchmarks.camera_shake PHOTOS --kernels Levin09.mat --count 24
-    python -m benchmarks.camera_shake PHOTOS --kernels Levin09.mat --count 24 --aware WEIGHTS
-
-With weights of the kind `operator`, `reconstruct` stands beside them: told the blur, and told the
-one that `deblur` found.
 
 Picture i is blurred with kernel i (of eight), gets white noise of 1/255 and is rounded to 8 bits.
 The border rule is ``reflect``, which no row is told but Richardson-Lucy, whose picture is mirrored.
@@ -22,8 +18,7 @@ from benchmarks.restorers import Case, observe
 from torch import Tensor
 from torch.nn import functional as F
 
-from pristina.methods.deblur import FOUND_SIGMA, Deblur
-from pristina.methods.reconstruct import Reconstruct
+from pristina.methods.deblur import Deblur
 from pristina.methods.steps.kernel_from_picture import similarity
 from pristina.methods.steps.result import Result, StopReason
 from pristina.metrics.fidelity import psnr, psnr_after_shift
@@ -38,10 +33,6 @@ NOISE = 1 / 255
 SIDES = (15, 17, 19, 21, 23, 25, 27, 29)
 
 
-RECONSTRUCTED = ("reconstruct, told", "reconstruct, told what deblur found")
-"""Columns of `reconstruct`."""
-
-
 def own_kernels(seed: int) -> list[Tensor]:
     """Draw eight kernels of 15 to 29 px."""
     generator = torch.Generator().manual_seed(seed)
@@ -54,8 +45,7 @@ def main(
     kernels: Path | None = None,
     count: int = 24,
     size: int = 0,
-    weights: str = "blind",
-    aware: str | None = None,
+    weights: str = "reconstruct",
     kernel_px: int = 31,
     seed: int = 7,
     out: Path = RESULTS,
@@ -73,9 +63,7 @@ def main(
     size
         Side of the middle of each picture that is used, in px; 0 takes the whole.
     weights
-        Weights of the denoiser.
-    aware
-        Weights of an operator-aware regressor.
+        Weights of the operator-aware regressor.
     kernel_px
         Side of the kernel that the blind form looks for.
     seed
@@ -83,8 +71,7 @@ def main(
     out
         Folder of the table.
     """
-    prior = load_weights("direct", weights)
-    told = None if aware is None else load_weights("operator", aware)
+    prior = load_weights("operator", weights)
     clean = pictures_of(pictures, count, size)
     blurs: dict[str, list[Operator]] = {
         "camera shake": [
@@ -97,10 +84,8 @@ def main(
         "| kernel: correlation | s a picture, told and blind |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    if told is not None:
-        lines = [lines[0] + "".join(f" {k} |" for k in RECONSTRUCTED), lines[1] + " --- | --- |"]
     for name, operators in blurs.items():
-        lines.append(_row(name, clean, operators, prior, kernel_px, told))
+        lines.append(_row(name, clean, operators, prior, kernel_px))
         print(lines[-1], flush=True)
     lines += ["", "Picture after picture on a clean one, blind: " + _clean(clean, prior, kernel_px)]
     print(lines[-1])
@@ -109,12 +94,7 @@ def main(
 
 
 def _row(
-    name: str,
-    clean: list[Tensor],
-    operators: list[Operator],
-    prior: object,
-    kernel_px: int,
-    aware: object = None,
+    name: str, clean: list[Tensor], operators: list[Operator], prior: object, kernel_px: int
 ) -> str:
     columns: dict[str, list[float]] = {}
     similar, alone, seconds = [], 0, [0.0, 0.0]
@@ -137,8 +117,6 @@ def _row(
             "told": told.images,
             "blind": blind.images,
         }
-        if aware is not None:
-            found |= _reconstructed(case, aware, whole, blind)
         for key, image in found.items():
             columns.setdefault(key, []).append(float(psnr(image, x)))
         for key in ("input", "blind"):
@@ -160,20 +138,7 @@ def _row(
         f"| {means['told']:.2f} | {means['blind']:.2f} ({worst}) "
         f"| {sum(similar) / len(similar):.3f} "
         f"({min(similar):.2f} to {max(similar):.2f}) | {each[0]:.1f}, {each[1]:.1f} |"
-        + "".join(f" {means[key]:.2f} |" for key in RECONSTRUCTED if key in means)
     )
-
-
-def _reconstructed(case: Case, prior: object, told: Operator, blind: Result) -> dict[str, Tensor]:
-    """Return what `reconstruct` makes of a case, told the blur, and the one that was found."""
-    settings, found = Reconstruct(), blind.images
-    known = restored("reconstruct", case.y, prior, settings, operator=told, known_sigma=NOISE)
-    if blind.stopped[0].reason is not StopReason.LEFT_ALONE:
-        blur = blind.operator
-        found = restored(
-            "reconstruct", case.y, prior, settings, operator=blur, known_sigma=FOUND_SIGMA
-        ).images
-    return dict(zip(RECONSTRUCTED, (known.images, found), strict=True))
 
 
 def _timed(

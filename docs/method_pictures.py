@@ -23,7 +23,8 @@ BLUR = "blur:sigma=1.6 | noise:sigma=0.02"
 SHAKE = "motion:size=15 | noise:sigma=0.02"
 SMALL = "area:factor=4 | noise:sigma=0.02"
 HOLE = "mask:box=20 | noise:sigma=0.02"
-SOFT = "defocus:radius=3 | noise:sigma=0.004"
+STROKE = "motion:size=21,seed=5 | noise:sigma=0.004"
+LOST = "mask:drop=0.7,seed=0 | noise:sigma=0.02"
 FREE = "kernel:size=15 | noise:sigma=0.02"
 CASES = {
     "mmse": ("faces", NOISE, None),
@@ -51,7 +52,8 @@ CASES = {
     "fast_diffusion_em": ("faces", SHAKE, FREE),
     "blind_dps": ("faces", SHAKE, FREE),
     "indi": ("jpeg", "jpeg:quality=10", None),
-    "deblur": ("blind", SOFT, SOFT),
+    "deblur": ("reconstruct", STROKE, None),
+    "reconstruct": ("reconstruct", LOST, LOST),
 }
 """Weights, damage and the form that the method is told, by method."""
 
@@ -62,10 +64,10 @@ def main() -> None:
     whole = pristina.Picture.from_array(astronaut()).pixels[None]
     face = resize(whole[..., 43:191, 151:299], 64, 64)
     cat = pristina.Picture.from_array(chelsea()[40:168, 110:238]).pixels[None]
-    large = pristina.Picture.from_array(chelsea()).pixels[None]
+    large = whole[..., :384, :]
     for method in sys.argv[1:] or CASES:
         prior, damage, form = CASES[method]
-        truth = {"indi": cat, "deblur": large}.get(method, face)
+        truth = {"indi": cat, "reconstruct": cat, "deblur": large}.get(method, face)
         operator = Recipe.parse(damage).build(seed=0)
         observed = operator.degrade(truth, Draw(generators(0, 1), 1)).detach().clamp(0, 1)
         done = pristina.restore(observed[0], method=method, prior=prior, operator=form)

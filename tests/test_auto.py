@@ -183,7 +183,7 @@ def test_a_blur_is_looked_for_where_it_is_seen(reading, method, in_doubt):
     choice = chosen(reading)
     assert choice.method == method and choice.settings.get("in_doubt") == in_doubt
     if method == "deblur":
-        assert choice.prior == ALL_ROUND and "ot sharp" in choice.why
+        assert choice.prior is None and "ot sharp" in choice.why
         instead = "indi with blind" if in_doubt == "regress" else "left as it is"
         assert instead in choice.why
 
@@ -199,7 +199,7 @@ def test_a_file_that_deblur_leaves_alone_is_copied(tmp_path):
     path = tmp_path / "in.jpg"
     Image.effect_noise((140, 140), 60).convert("RGB").save(path, quality=95)
     before = Picture.open(path)
-    done = restore(before, method="deblur", prior=Same(domain="tests"), settings={"kernel_px": 15})
+    done = restore(before, method="deblur", settings={"kernel_px": 15})
     assert not done.plan.leaves_alone and done.left_alone
     assert FileOptions().is_copied(before, done, tmp_path / "out.jpg")
     levels = replace(done, plan=replace(done.plan, request=replace(done.plan.request, levels=True)))

@@ -86,7 +86,7 @@ def test_a_cut_begins_anew_and_auto_chooses_once_a_scene():
 def test_no_frame_looks_for_a_blur_of_its_own(monkeypatch, in_doubt, method):
     def blurred(reading, request, kind):
         settings = {"in_doubt": in_doubt}
-        return replace(request, method="deblur", prior="blind", settings=settings), "It is soft."
+        return replace(request, method="deblur", prior=None, settings=settings), "It is soft."
 
     monkeypatch.setattr(planning, "choose", blurred)
     frame = Picture.from_pixels(torch.full((3, 40, 40), 0.4))

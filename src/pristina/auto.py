@@ -152,8 +152,8 @@ def _deblur(reading: Reading, request: Request, otherwise: str) -> tuple[Request
     ]
     instead = f"{otherwise} takes its place" if otherwise else "the picture is left as it is"
     why = (
-        f"{' '.join(said)} deblur with {ALL_ROUND} was chosen: it looks for the blur in the "
-        f"picture, for some 10 s, and where the blur is in doubt, {instead}."
+        f"{' '.join(said)} deblur was chosen: it looks for the blur in the picture, for some 10 s, "
+        f"and where the blur is in doubt, {instead}."
     )
     settings = {"in_doubt": "regress" if otherwise else "leave"}
-    return replace(request, method="deblur", prior=ALL_ROUND, settings=settings), why
+    return replace(request, method="deblur", settings=settings), why

@@ -38,7 +38,7 @@ from pristina.request import Request, plain
 from pristina.settings import Settings
 from pristina.stages import take_apart, weights_name
 
-DEFAULT_WEIGHTS = {"diffusion": "photos", "direct": "blind"}
+DEFAULT_WEIGHTS = {"diffusion": "photos", "direct": "blind", "operator": "reconstruct"}
 """Shipped weights that a method uses when none are named, by kind."""
 SMALL_FACES = ("faces", (64, 64))
 """Shipped weights that take the place of ``photos``, and the only size of pictures for which."""

@@ -91,7 +91,7 @@ def test_options_without_a_method_are_those_of_auto(capsys):
 
 @pytest.mark.parametrize("name", ["auto", *METHODS])
 def test_it_answers_for_every_method(name, capsys):
-    if name in ("conditional_ddpm", "reconstruct"):  # No weights for them are shipped.
+    if name == "conditional_ddpm":  # No weights for them are shipped.
         with pytest.raises(SettingError, match=f"No weights for {name}"):
             doctor(method=name, device="cpu")
         return

@@ -352,8 +352,8 @@ def flow_cases() -> Iterator[Case]:
         yield from over(INFORMED, method, "blurred", operator=BLUR, settings=few)
         yield from over(PHOTOS, method, "hole", operator=HOLE, settings=few, small=True)
     yield from over(PHOTOS, "refit", "blurred", operator=FREE, settings={"steps": 4}, small=True)
-    yield Case("deblur", "blurred-61x47", "blind", BLUR, small=True)
-    yield Case("deblur", "blurred-97x83", "blind", BLUR, settings={"steps": 2})
+    yield Case("deblur", "blurred-61x47", "reconstruct", BLUR, small=True)
+    yield Case("reconstruct", "blurred-61x47", "reconstruct", HOLE, small=True)
 
 
 def kernel_cases() -> Iterator[Case]:

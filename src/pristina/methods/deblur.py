@@ -1,38 +1,31 @@
-"""Deblur: undo a blur, known or found in the picture, between calls of a denoiser.
+"""Deblur: find the blur of a picture, unless it is known, and undo it in one call of a network.
 
 Glossary:
     y: observation, k * x + noise.
     k: kernel.
-    x: picture that agrees with y.
-    z: picture without noise, near x.
-    sigma: standard deviation of the noise of y; sigma_i: that which x is taken to have in step i.
+    x: clean picture.
+    sigma: standard deviation of the noise of y.
 
 Source:
-    Half-quadratic splitting with a denoiser, as in Zhang et al., "Plug-and-play image restoration
-    with deep denoiser prior" (DPIR), TPAMI 2021: ``z = D(x)``, then
-    ``x = argmin ||y - k * x||^2 + rho ||x - z||^2`` with ``rho = lam sigma^2 / sigma_i^2``.
-    Deliberate differences: the denoiser is a regressor that is not told the noise level; the first
-    x is a Wiener solution, so that four steps are enough; what lies beyond the border is unknown,
-    and is filled with what z predicts there; the result is a z. The blind form is described in
-    :mod:`pristina.methods.steps.kernel_from_picture`.
+    Ours. The kernel is found as :mod:`pristina.methods.steps.kernel_from_picture` describes; the
+    network is that of :mod:`pristina.methods.reconstruct`, which sees Wiener solutions for k and
+    was trained with kernels that are slightly wrong.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from pristina.errors import Cancelled, OperatorError, SettingError
+from pristina.errors import Cancelled, InputError, OperatorError, SettingError
 from pristina.image.statistics import estimate_noise
 from pristina.methods.steps.kernel_from_picture import kernel_from_picture
-from pristina.methods.steps.parts import LARGEST_PX, in_parts, trimmed
+from pristina.methods.steps.parts import LARGEST_PX, trimmed, undo_blur
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason, refuse_start
 from pristina.operators.base import Observation, Operator
@@ -40,29 +33,17 @@ from pristina.operators.blur import Blur, FreeKernel, KernelBlur, VaryingBlur
 from pristina.operators.convolve import Boundary
 from pristina.operators.noise import GaussianNoise, Noise, white_noise_sigma
 from pristina.operators.spectral import what_matters
-from pristina.operators.wiener import Canvas, noise_penalty
+from pristina.priors.aware import AwarePrior
 from pristina.priors.direct import DirectPrior
-from pristina.settings import Count, NotNegative, Positive, Settings
+from pristina.settings import NotNegative, Settings
 from pristina.types import Draw, Generators, Images, OnStep
 
-FIRST_SIGMA = 40 / 255
-"""Noise that the first x is taken to have, in [0, 1] units."""
-
-LEAST_SIGMA = 0.5 / 255
-"""Least noise that y is taken to have."""
-
-WIENER = 3.0
-"""Regularisation of the first x, as a multiple of Wiener's."""
-
-FOUND_SIGMA = 4 / 255
+FOUND_SIGMA = 3 / 255
 """Least noise that y is taken to have where the kernel was found: its errors count as noise."""
-
-FILLINGS = 6
-"""Number of times that the border is filled before the first step."""
 
 INSTEAD = {
     "leave": "It was left as it is.",
-    "regress": "It went through the network once instead.",
+    "regress": "It went through the regressor once instead.",
     "deblur": "",
 }
 """What is said of a picture whose kernel is in doubt."""
@@ -73,38 +54,40 @@ class Deblur(Settings):
     """Settings of :func:`deblur`.
 
     Attributes:
-        steps: Number of network calls.
-        lam: Weight of the denoised picture against the data.
         kernel_px: Side of the kernel that is looked for in the picture, px, odd.
         sigma: Standard deviation of the noise, in [0, 1] units; None to take that of the operator,
             or to estimate it from each image.
         in_doubt: What becomes of a picture if the kernel that was found in it is in doubt: it is
-            left alone (``leave``), goes through the regressor once (``regress``), or is sharpened
-            all the same (``deblur``).
+            left alone (``leave``), goes through a blind regressor once (``regress``), or is
+            sharpened all the same (``deblur``).
+        regressor: Name of the blind regressor: a shipped one or a file; None without one.
     """
 
-    steps: Count = 4
-    lam: Positive = 0.25
     kernel_px: Annotated[int, Interval(ge=5, le=LARGEST_PX)] = 31
     sigma: NotNegative | None = None
     in_doubt: Literal["leave", "regress", "deblur"] = "leave"
+    regressor: str | None = "blind"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kernel_px % 2 == 0:
             raise SettingError(f"kernel_px must be odd, not {self.kernel_px}.")
+        if self.in_doubt == "regress" and self.regressor is None:
+            raise SettingError("in_doubt=regress needs a regressor; name one, as regressor=blind.")
 
 
 def calls(settings: Deblur) -> Calls:
     """Return the network calls for one image; a picture that is left alone costs none."""
-    return Calls(settings.steps, may_stop=True)
+    return Calls(1, may_stop=True)
 
 
+@torch.no_grad()
 def deblur(
     observation: Observation,
-    prior: DirectPrior,
+    prior: AwarePrior,
     settings: Deblur = Deblur(),
     *,
+    regressor: DirectPrior | None = None,
     start: State | None = None,
     generator: Generators | None = None,
     on_step: OnStep | None = None,
@@ -115,8 +98,9 @@ def deblur(
         observation: Blurred images, (B, C, h, w), of any size. The operator is one blur with a
             kernel that is known or nearly known, with or without white noise; None, or
             :class:`~pristina.operators.blur.FreeKernel`, to find the kernel in each image.
-        prior: Regressor that removes noise.
+        prior: Operator-aware regressor.
         settings: Settings, see :class:`Deblur`.
+        regressor: Weights that ``settings.regressor`` names, for images whose kernel is in doubt.
         start: None: there is nothing to go on with.
         generator: One generator for each image; nothing is drawn.
         on_step: Progress callback, called once; cancelling changes nothing.
@@ -128,18 +112,19 @@ def deblur(
     Raises:
         OperatorError: The operator is not one blur of at most :data:`LARGEST_PX` px, or a kernel is
             to be found in an image that is too small.
-        InputError: The channels or devices differ, or a state to start from is given.
+        InputError: The channels or devices differ, the regressor has not been loaded, or a state to
+            start from is given.
 
     Example:
         >>> import torch
         >>> from pristina.operators.blur import GaussianBlur
-        >>> class Same(DirectPrior):  # Nothing is noise.
-        ...     def regress(self, x_t, t):
-        ...         return x_t
+        >>> class Middle(AwarePrior):  # The middle solution is right.
+        ...     def regress(self, evidence, sigma):
+        ...         return evidence[:, 6:9]
         >>> blur = GaussianBlur(1.5, size=9)
         >>> x = torch.zeros(1, 3, 32, 32); x[..., 12:20, 12:20] = 1
         >>> y = blur(x).detach()
-        >>> sharper = deblur(Observation(y, blur), Same(domain="tests")).images
+        >>> sharper = deblur(Observation(y, blur), Middle(domain="tests")).images
         >>> bool((sharper - x).abs().mean() < 0.6 * (y - x).abs().mean())
         True
     """
@@ -155,6 +140,11 @@ def deblur(
     unknown = isinstance(blur, FreeKernel)
     boundary: Boundary = "reflect" if blur is None else blur.boundary
     if blur is None or unknown:
+        if settings.in_doubt == "regress" and regressor is None:
+            raise InputError(
+                f"The regressor {settings.regressor!r} has not been loaded: pass "
+                f"regressor=load_weights('direct', {settings.regressor!r})."
+            )
         size = settings.kernel_px if blur is None else blur.size
         _check_room(y, size)
         found = [kernel_from_picture(image[None], size) for image in y]
@@ -172,19 +162,16 @@ def deblur(
 
     # The images that are not left alone.
     images = observation.initial().clone()
-    with torch.no_grad():
-        for i in range(len(y)):
-            one = slice(i, i + 1)
-            if ways[i] == "deblur":
-                work = partial(sharpened, sigma=sigma[one], prior=prior, settings=settings)
-                before = prior.n_calls
-                images[one] = in_parts(work, y[one], kernels[one], boundary)
-                prior.n_calls = before + settings.steps  # Parts of one image count once.
-            elif ways[i] == "regress":
-                images[one] = prior.predict(images[one], 1.0)
-        images = images.clamp(0, 1)
-        used = KernelBlur(kernels, boundary)
-        loss = (used(images) - y).square().mean((1, 2, 3))
+    for i, way in enumerate(ways):
+        one = slice(i, i + 1)
+        if way == "deblur":
+            images[one] = undo_blur(y[one], kernels[one], sigma[one], boundary, prior)
+        elif way == "regress" and regressor is not None:
+            images[one] = regressor.predict(images[one], 1.0)
+            prior.n_calls += 1
+    images = images.clamp(0, 1)
+    used = KernelBlur(kernels, boundary)
+    loss = (used(images) - y).square().mean((1, 2, 3))
     with suppress(Cancelled):
         recorder.step(images, loss)
     stopped = [
@@ -193,45 +180,6 @@ def deblur(
     seeds = Draw(generator, len(y), y.device).seeds
     result = recorder.result("deblur", images, settings, seeds, stopped, operator=used, sigma=sigma)
     return replace(result, extras=result.extras | extras)
-
-
-def sharpened(
-    y: Tensor,
-    kernel: Tensor,
-    boundary: Boundary,
-    *,
-    sigma: Tensor,
-    prior: DirectPrior,
-    settings: Deblur,
-) -> Tensor:
-    """Alternate the denoiser and the fit to the data, for one image.
-
-    Args:
-        y: Observation, (1, C, h, w).
-        kernel: Kernel, (1, 1, K, K).
-        boundary: Rule beyond the border.
-        sigma: Noise level, (1,).
-        prior: The denoiser.
-        settings: Settings of the method.
-
-    Returns:
-        The canvas, (1, C, h + K - 1, w + K - 1); of the size of y for ``circular``.
-    """
-    canvas = Canvas(y, kernel, boundary)
-    penalty = noise_penalty(sigma, canvas.size)
-    for _ in range(FILLINGS):
-        canvas.fill(canvas.solve(penalty))
-    x = canvas.image(canvas.solve(WIENER * penalty))
-    noise = float(sigma.clamp(min=LEAST_SIGMA))
-    last = max(noise, 3 * LEAST_SIGMA)
-    sigmas = torch.logspace(math.log10(max(FIRST_SIGMA, last)), math.log10(last), settings.steps)
-    z = prior.predict(x, 1.0)
-    for sigma_i in sigmas[1:].tolist():
-        near = torch.fft.rfft2(z)
-        canvas.fill(near)
-        x = canvas.image(canvas.solve(settings.lam * (noise / sigma_i) ** 2, near))
-        z = prior.predict(x, 1.0)
-    return canvas.picture(z)
 
 
 def blur_of(operator: Operator | None) -> Blur | None:

@@ -171,10 +171,10 @@ METHODS = {
         MethodEntry(
             "deblur",
             "Deblur",
-            "undo a blur that is known or found, between calls of a denoiser",
+            "undo a blur that is known, or found in the picture, in one call",
             "optional",
-            "direct",
-            weights="blind",
+            "operator",
+            extra_weights={"regressor": "direct"},
         ),
         MethodEntry(
             "reconstruct",

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from pristina.errors import Cancelled, OperatorError
-from pristina.methods.steps.evidence import evidence_of, evidence_of_blur
+from pristina.methods.steps.evidence import evidence_of
 from pristina.methods.steps.linear import known_and_linear
-from pristina.methods.steps.parts import LARGEST_PX, in_parts, trimmed
+from pristina.methods.steps.parts import LARGEST_PX, trimmed, undo_blur
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, StopReason, refuse_start
 from pristina.operators.base import Observation, Operator
@@ -106,18 +106,8 @@ def reconstruct(
     else:
         # Solutions by the Fourier transform, in parts of a large image.
         kernel, boundary = blur
-
-        def work(y: Tensor, kernel: Tensor, boundary: Boundary) -> Tensor:
-            return prior.predict(evidence_of_blur(y, kernel, levels[:1], boundary), sigma)
-
         kernels = kernel.expand(len(y), -1, -1, -1)
-        images = torch.cat(
-            [
-                in_parts(work, one, k, boundary)
-                for one, k in zip(y.split(1), kernels.split(1), strict=True)
-            ]
-        )
-        prior.n_calls = len(y)  # Parts of one image count once.
+        images = undo_blur(y, kernels, levels, boundary, prior)
     images = images.clamp(0, 1)
     loss = (operator(images) - y).square().mean((1, 2, 3))
     with suppress(Cancelled):

@@ -349,6 +349,14 @@ def _only(part: str, **changes: Any) -> DegradationMixture:
 MIXTURES: dict[str, DegradationMixture] = {
     "photographs": DegradationMixture(),
     "noise": _only("noise"),
+    "grain": DegradationMixture(
+        nothing=0.03,
+        single=1.0,
+        photo=0.0,
+        scan=0.0,
+        shuffled=0.5,
+        parts=(("camera", 3.0), ("noise", 2.0), ("print", 1.0), ("jpeg", 1.5)),
+    ),
     "jpeg": _only("jpeg"),
     "jpeg10": _only("jpeg", nothing=0.0, quality=(10, 10)),
     "blur": _only("blur"),
@@ -356,8 +364,9 @@ MIXTURES: dict[str, DegradationMixture] = {
     "x4": _only("resample", nothing=0.0, scale=(4.0, 4.0)),
     "pure-noise": DegradationMixture(replace=True),
 }
-"""The mixtures that a training may name: the blind one, specialists, the tasks of InDI's paper, and
-generation from noise."""
+"""The mixtures that a training may name: the blind one, specialists, all noise that sharp pictures
+have (that of cameras, grain and compression), the tasks of InDI's paper, and generation from
+noise."""
 
 
 def mixture(name: str) -> DegradationMixture:

@@ -50,8 +50,9 @@ the kernel's shape, many its details. Each round on a scale lowers it by :data:`
 
 CHEAPER = 1.25
 
-SMOOTH = 0.1
-"""Weight of the kernel's energy against its fit, as a share of the mean energy of gradients."""
+SMALL, EVEN = 0.1, 0.03
+"""Weights of the kernel's energy, and of that of its gradients, against its fit, as shares of the
+mean energy of the picture's gradients."""
 
 FAINT = 0.12
 """Share of the kernel's largest value below which a value is set to zero."""
@@ -75,6 +76,10 @@ SHARP_PX = 0.9
 AGREEMENT_DB = 10.0
 """Least agreement at which a kernel is believed; chosen on 115 training photographs with kernels of
 an earlier estimate: 62 reached it and none of those lost, see benchmarks/camera_shake.md."""
+
+BROAD_PX, ALIKE, BROAD_DB = 2.0, 0.87, 2.5
+"""Spread of a kernel and its correlation with that of one of the windows from which less agreement
+is enough: broad kernels that two windows have in common are not found in sharp pictures."""
 
 SIGMA = 4 / 255
 """Least noise that the windows are taken to have where they are sharpened."""
@@ -127,13 +132,15 @@ def kernel_from_picture(y: Images, size: int) -> FoundKernel:
     apart = [estimate_kernel(window[None], size) for window in windows]
     kernel = estimate_kernel(_window(luma, max(WHOLE_PX, 4 * size)), size)
     agreement = _agreement(windows, [kernel, *apart], estimate_noise(y).clamp(min=SIGMA))
+    width, alike = float(spread(kernel)), max(similarity(kernel, one) for one in apart)
+    needed = BROAD_DB if width >= BROAD_PX and alike >= ALIKE else AGREEMENT_DB
     doubt = ""
-    if float(spread(kernel)) < SHARP_PX:
+    if width < SHARP_PX:
         doubt = "The picture shows no blur beyond that of a pixel."
-    elif agreement < AGREEMENT_DB:
+    elif agreement < needed:
         doubt = (
             f"The blur that was found in parts of the picture differs (what they agree on is "
-            f"{agreement:.0f} dB above what they differ in; at least {AGREEMENT_DB:.0f} dB are "
+            f"{agreement:.0f} dB above what they differ in; at least {needed:.0f} dB are "
             "needed)."
         )
     return FoundKernel(kernel, agreement, doubt)
@@ -242,21 +249,23 @@ def _kernel_between(x: Tensor, y: Tensor, seen: Tensor, side: int) -> Tensor:
     size = (y.shape[-2], y.shape[-1])
     a, b = torch.fft.rfft2(_gradients(x) * seen), torch.fft.rfft2(_gradients(y) * seen)
     energy = (a.real.square() + a.imag.square()).sum((0, 1))
-    ridge = SMOOTH * energy.mean() + 1e-12
+    scale = energy.mean() + 1e-12
     product = (a.conj() * b).sum((0, 1))
     half, reach = side // 2, side - 1
     wanted = _around(torch.fft.irfft2(product, s=size), half)
     own = _around(torch.fft.irfft2(energy, s=size), reach)
-    wide = 2 * [fast_size(3 * side)]  # What goes round the border ends outside the kernel.
+    wide = (fast_size(3 * side),) * 2  # What goes round the border ends outside the kernel.
     transfer = torch.fft.rfft2(
         F.pad(own, (0, wide[0] - 2 * reach - 1) * 2).roll((-reach,) * 2, (0, 1))
     )
-    bound = transfer.abs().max() + ridge
-    kernel = _around(torch.fft.irfft2(product / (energy + ridge), s=size), half).clamp(min=0)
+    transfer = transfer + scale * (SMALL + EVEN * laplacian(wide, y))
+    bound = transfer.abs().max()
+    first = product / (energy + SMALL * scale)
+    kernel = _around(torch.fft.irfft2(first, s=size), half).clamp(min=0)
     ahead, momentum = kernel, 1.0
     for _ in range(FITTINGS):
         mapped = torch.fft.irfft2(transfer * torch.fft.rfft2(ahead, s=wide), s=wide)[:side, :side]
-        last, kernel = kernel, (ahead - (mapped + ridge * ahead - wanted) / bound).clamp(min=0)
+        last, kernel = kernel, (ahead - (mapped - wanted) / bound).clamp(min=0)
         following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
         ahead = kernel + (momentum - 1) / following * (kernel - last)
         momentum = following

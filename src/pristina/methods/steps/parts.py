@@ -1,4 +1,4 @@
-"""Deconvolution of large images in parts that fade into each other."""
+"""Deconvolution of images, large ones in parts that fade into each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pristina.operators.convolve import Boundary, normalise
+from pristina.methods.steps.evidence import evidence_of_blur
+from pristina.operators.convolve import Boundary, Kernels, normalise
+from pristina.priors.aware import AwarePrior
 
 LARGEST_PX = 41
 """Side of the largest kernel, px; the halo of a part allows no larger one."""
@@ -29,6 +31,34 @@ Work = Callable[[Tensor, Tensor, Boundary], Tensor]
 """Function of an observation (1, C, h, w), a kernel (1, 1, K, K) and the rule beyond the border
 that returns the canvas, (1, C, h + K - 1, w + K - 1); of the size of the observation for
 ``circular``."""
+
+
+def undo_blur(
+    y: Tensor, kernels: Kernels, sigma: Tensor, boundary: Boundary, prior: AwarePrior
+) -> Tensor:
+    """Undo a blur by one call of an operator-aware regressor for each image.
+
+    Args:
+        y: Observations, (B, C, h, w).
+        kernels: Their kernels, (B, 1, K, K), of at most :data:`LARGEST_PX`.
+        sigma: Their noise levels, (B,), in [0, 1] units.
+        boundary: Rule beyond the border.
+        prior: The regressor; parts of one image count as one call.
+
+    Returns:
+        The images, (B, C, H, W), not clipped: larger than y by ``K - 1`` for ``valid``, else as
+        large.
+    """
+    images, before = [], prior.n_calls
+    for i in range(len(y)):
+        level = sigma[i : i + 1]
+
+        def work(y: Tensor, kernel: Tensor, boundary: Boundary, level: Tensor = level) -> Tensor:
+            return prior.predict(evidence_of_blur(y, kernel, level, boundary), level)
+
+        images.append(in_parts(work, y[i : i + 1], kernels[i : i + 1], boundary))
+    prior.n_calls = before + len(y)
+    return torch.cat(images)
 
 
 def in_parts(work: Work, y: Tensor, kernel: Tensor, boundary: Boundary) -> Tensor:
