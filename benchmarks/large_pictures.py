@@ -1,6 +1,8 @@
 """Large pictures in a fixed memory: seams along the borders of windows and tiles, and peak memory.
 
     python benchmarks/large_pictures.py --memory 3G --out benchmarks/results/large
+    python benchmarks/large_pictures.py --pixels 262144   # as many at once as 512 x 512 px have
+    python benchmarks/large_pictures.py --windows         # seams of windows in a small picture
 
 Each cell runs in a process of its own, so that its peak is its own. The settings are reduced to one
 or two steps: what is measured is the way through the network, which is the same at every step, and
@@ -13,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,7 @@ def damaged(size: tuple[int, int], method: str) -> Tensor:
 
 def borders(plan: Any) -> list[set[int]]:
     """Return the rows and the columns at which a window or the contribution of a tile begins."""
-    from pristina.image.tile import _parts
+    from pristina.image.tile import least_tile, tile_parts
     from pristina.priors.windowed import Windowed, window_starts
 
     sides, prior = plan.work_size, plan.prior
@@ -66,8 +69,10 @@ def borders(plan: Any) -> list[set[int]]:
         starts = [window_starts(side, window, prior.overlap) for side in sides]
         ends = [{s + window for s in some} for some in starts]
     else:
-        side, multiple = prior.portions.side(prior.network.radius), prior.network.multiple
-        starts = [[start for start, _ in _parts(n, side, multiple)] for n in sides]
+        grid = {"halo": prior.network.radius, "multiple": prior.network.multiple}
+        pixels = max(prior.portions.pixels, least_tile(**grid))
+        parts = tile_parts(*sides, pixels=pixels, **grid)
+        starts = [[start for start, _ in some] for some in parts]
         ends = [set() for _ in sides]
     return [(set(s) | e) - {0, n} for s, e, n in zip(starts, ends, sides, strict=True)]
 
@@ -90,7 +95,9 @@ def status(name: str) -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
-def run_cell(method: str, prior: str, size: tuple[int, int], memory: str, out: Path) -> None:
+def run_cell(
+    method: str, prior: str, size: tuple[int, int], memory: str, pixels: int | None, out: Path
+) -> None:
     """Restore one picture and write what was measured."""
     import pristina
     from pristina.image.picture import Picture
@@ -102,6 +109,9 @@ def run_cell(method: str, prior: str, size: tuple[int, int], memory: str, out: P
     weights: Any = Windowed(load_prior("faces")) if prior.startswith("windows") else prior
     n_bytes = parse_bytes(memory)
     plan = pristina.plan(y, method=method, prior=weights, memory_bytes=n_bytes, **options)
+    if pixels is not None:
+        plan = replace(plan, prior=plan.prior.limited(pixels))
+    torch.set_num_threads(1)
     Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
     before = status("VmRSS")
     result = pristina.run(plan, y[None])
@@ -123,6 +133,45 @@ def run_cell(method: str, prior: str, size: tuple[int, int], memory: str, out: P
     name = f"{method}.{prior.replace(' ', '-')}.{size[1]}"
     Picture.from_pixels(result.images[0]).save(out / f"{name}.png")
     (out / f"{name}.json").write_text(json.dumps(found))
+
+
+def windows() -> None:
+    """Print seams of ``diip`` and ``bird`` on a small picture, by how their prior takes it.
+
+    Beside the borders of windows stand the same lines moved by 6 to 20 px, where no border is.
+    """
+    import pristina
+    from pristina.metrics.fidelity import psnr
+    from pristina.priors import Windowed, load_prior
+    from pristina.priors.windowed import window_starts
+
+    torch.set_num_threads(1)
+    size, window = (128, 192), 64
+    grid = [set(window_starts(n, window, 0.5)) for n in size]
+    lines = [(s | {a + window for a in s}) - {0, n} for s, n in zip(grid, size, strict=True)]
+    truth = photograph(size)
+    print("| method | prior | at the borders | elsewhere, with the deviation | PSNR |")
+    print("| --- " * 5 + "|")
+    photos, faces = load_prior("photos"), load_prior("faces")
+    ways = {
+        "`photos`, whole": photos,
+        "`photos` in windows": Windowed(photos, window_px=window),
+        "`faces` in windows": Windowed(faces),
+    }
+    for method in ("diip", "bird"):
+        y, options = damaged(size, method), METHODS[method]
+        settings = {**options["settings"], "iterations": 4, "sampler_steps": 4}
+        for name, prior in ways.items():
+            made = {**options, "settings": settings}
+            plan = pristina.plan(y, method=method, prior=prior, **made)
+            (x,) = pristina.run(plan, y[None]).images
+            moved = [[{n + d for n in some} for some in lines] for d in (0, *range(6, 21, 2))]
+            shares = torch.tensor([seam(x, some) / seam(truth, some) for some in moved])
+            print(
+                f"| {method} | {name} | {float(shares[0]):.3f} | {float(shares[1:].mean()):.3f} "
+                f"± {float(shares[1:].std()):.3f} | {float(psnr(x[None], truth[None])):.2f} |",
+                flush=True,
+            )
 
 
 def table(out: Path, large_size: tuple[int, int]) -> str:
@@ -155,19 +204,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/large"))
     parser.add_argument("--large", type=int, nargs=2, default=[1536, 2048], help="height, width")
     parser.add_argument("--only", nargs="*", default=[], help="methods")
+    parser.add_argument("--priors", nargs="*", default=[], help="in place of all")
+    parser.add_argument("--pixels", type=int, help="at once, in place of what the memory allows")
+    parser.add_argument("--windows", action="store_true", help="seams of windows, nothing else")
     parser.add_argument("--cell", nargs=4, help="method, prior, height, width")
     options = parser.parse_args()
+    if options.windows:
+        windows()
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     if options.cell:
         method, prior, height, width = options.cell
-        run_cell(method, prior, (int(height), int(width)), options.memory, options.out)
+        how = options.memory, options.pixels, options.out
+        run_cell(method, prior, (int(height), int(width)), *how)
         return
     for method, prior in CELLS:
         for size in (SMALL, tuple(options.large)):
             done = options.out / f"{method}.{prior.replace(' ', '-')}.{size[1]}.json"
             if done.exists() or (options.only and method not in options.only):
                 continue
+            if options.priors and prior not in options.priors:
+                continue
             cell = ["--cell", method, prior, *map(str, size), "--memory", options.memory]
+            cell += ["--pixels", str(options.pixels)] if options.pixels else []
             subprocess.run([sys.executable, __file__, *cell, "--out", str(options.out)], check=True)
             print(done.stem, flush=True)
     print(table(options.out, tuple(options.large)))

@@ -285,6 +285,7 @@ class Outcome:
         weights: Name of the weights; None if the method has none.
         seconds: Time of the method.
         damaged: Whether the file was cut off or damaged.
+        left_alone: Whether the picture is as it was, by the plan or by the method's judgement.
         notes: What the user should know, in sentences.
     """
 
@@ -293,6 +294,7 @@ class Outcome:
     weights: str | None
     seconds: float
     damaged: bool
+    left_alone: bool
     notes: tuple[str, ...]
 
 
@@ -357,6 +359,7 @@ def restore_content(job: FolderJob, worker: Worker, sent: tuple[Item, bytes]) ->
         plan.weights_name,
         done.cost.seconds,
         before.damaged,
+        done.left_alone,
         tuple(notes),
     )
     written = options.encode(before, content, done, item.output)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pristina.image.tile import LEAST_SIDE, MANY_PIXELS
+from pristina.image.tile import LEAST_SIDE, MANY_PIXELS, least_tile
 from pristina.methods.steps.recorder import peak_bytes
 from pristina.methods.steps.result import Calls
 from pristina.priors.base import BasePrior
@@ -99,7 +99,7 @@ def pixels_at_once(
         budget: Memory that the run may use, in bytes.
 
     Returns:
-        A power of two, so that a little more or less free memory changes no numbers; at most 4
+        A power of two, so that a little more or less free memory changes no numbers; at most 8
         million.
     """
     left = budget - picture_bytes(calls, size, n_images)
@@ -111,12 +111,13 @@ def run_bytes(
     prior: BasePrior, calls: Calls, size: tuple[int, int], n_images: int, pixels: int
 ) -> int:
     """Return the memory that a run will use, in bytes; the arguments are as above."""
-    network = _network_prior(prior)
-    rule, radius = network.size_rule, getattr(getattr(network, "network", None), "radius", None)
+    inner = _network_prior(prior)
+    rule, network = inner.size_rule, getattr(inner, "network", None)
+    radius, multiple = (getattr(network, name, None) for name in ("radius", "multiple"))
     area = n_images * size[0] * size[1]
-    least = (rule.native or 1) ** 2 if rule.fixed else (LEAST_SIDE + 2 * (radius or 0)) ** 2
-    if radius is None and not rule.fixed:
-        least = size[0] * size[1]
+    least = size[0] * size[1] if radius is None else least_tile(radius, multiple or 1)
+    if rule.fixed:
+        least = (rule.native or 1) ** 2
     at_once = min(area, max(pixels, least))
     if isinstance(prior, Windowed):
         at_once = min(max(pixels, least), prior.batch * least)

@@ -254,7 +254,7 @@ def run(
         generator = generators(plan.request.seed, len(y))
     result = _call_method(plan, observation, generator, start, on_step)
     restored = plan.fit.undo(result.images)
-    if not restored.isfinite().all():
+    if not torch.stack(restored.aminmax()).isfinite().all():  # NaN is passed on by both.
         raise InputError(
             f"{plan.entry.name} diverged, and its picture holds NaN or infinity; "
             "take smaller steps, or the default settings."

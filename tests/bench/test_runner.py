@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pristina.bench.cells import decode, encode
 from pristina.bench.findings import Findings
 from pristina.bench.loaded import LoadedSuite
 from pristina.bench.measurement import run_cell
-from pristina.errors import InputError, MissingExtra, SettingError
+from pristina.errors import InputError, MissingExtra, PristinaError, SettingError
 from pristina.methods.diip import DIIP, diip
 from pristina.metrics.fidelity import psnr, ssim
 from pristina.metrics.perceptual import _lpips_network as lpips_network
@@ -249,3 +250,30 @@ def test_processes_side_by_side_find_the_same(done, tmp_path):
         if isinstance(one, CellResult):
             assert one.cost.network_calls == other.cost.network_calls
             assert other.machine.threads == 2
+
+
+class Cluster:
+    """Worker of a cluster as far as a suite can tell: what it is given has travelled to it."""
+
+    def __init__(self, address, workers, setup, **options):
+        Cluster.asked = address, workers, options
+        self.context = pickle.loads(pickle.dumps(setup))()
+
+    def map(self, function, items):
+        for item in reversed(items):
+            travelled, sent = pickle.loads(pickle.dumps((function, item)))
+            try:
+                output = travelled(self.context, sent)
+            except PristinaError as error:
+                output = error
+            yield item, pickle.loads(pickle.dumps(output))
+
+
+def test_a_cluster_is_given_all_that_it_needs(done, tmp_path, monkeypatch):
+    """``benchmarks/cluster.py`` does this with Ray, and kills a worker."""
+    monkeypatch.setattr("pristina.bench.runner.RayPool", Cluster)
+    _, cells, _ = done
+    there = {"cluster": "local", "jobs": 2, "threads": 1}
+    found = run_suite(load_suite(SUITE), tmp_path, prior=tiny_prior(), **there)
+    assert without_costs(found) == without_costs(cells)
+    assert Cluster.asked == ("local", 2, {"threads": 1, "gpus": 0})

@@ -348,6 +348,15 @@ def test_a_clean_picture_in_a_folder_is_copied(pristina, tmp_path):
     text = pristina("restore", tmp_path / "in", "-o", tmp_path / "out")
     assert "left as it is" in text and "0 restored, 1 left alone" in text
     assert (tmp_path / "out" / "clean.jpg").read_bytes() == clean.read_bytes()
+    text = pristina("restore", tmp_path / "in", "-o", tmp_path / "stretched", "--levels")
+    assert "only its holes, levels or size" in text and "1 restored;" in text
+
+
+def test_what_a_method_left_alone_is_not_counted_as_restored(pristina, tmp_path):
+    save(tmp_path / "in" / "sharp.png")
+    words = ["--method", "deblur", "--set", "kernel_px=5"]
+    text = pristina("restore", tmp_path / "in", "-o", tmp_path / "out", *words)
+    assert "sharp.png: left as it is" in text and "0 restored, 1 left alone" in text
 
 
 def test_sixteen_bits_are_not_rounded_unasked(pristina, words, tmp_path):
@@ -360,6 +369,18 @@ def test_sixteen_bits_are_not_rounded_unasked(pristina, words, tmp_path):
     pristina("restore", tmp_path / "deep.png", "-o", tmp_path / "16.png", *words)
     pristina("restore", tmp_path / "deep.png", "-o", tmp_path / "8.png", *words, "--depth", 8)
     assert [look(tmp_path / name)[0] for name in ("16.png", "8.png")] == ["I;16", "L"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_ramp_of_16_bits_shows_no_bands(pristina, tmp_path, suffix):
+    """The ramp lies within three levels of 8 bits."""
+    ramp = np.linspace(30000, 30500, 96).round().astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (24, 1))).save(tmp_path / f"ramp.{suffix}")
+    words = ["--method", "indi", "--prior", "denoise"]
+    pristina("restore", tmp_path / f"ramp.{suffix}", "-o", tmp_path / f"out.{suffix}", *words)
+    with Image.open(tmp_path / f"out.{suffix}") as image:
+        levels = np.asarray(image)[12, 8:-8].astype(float)
+    assert len(np.unique(levels)) > 60 and np.abs(np.diff(levels)).max() < 257 / 4
 
 
 def test_damaged_files_are_restored_as_far_as_they_go(pristina, words, tmp_path):

@@ -173,7 +173,9 @@ def test_a_blur_that_differs_from_place_to_place_is_not_believed():
         convolve(part, k, "reflect")
         for part, k in ((clean[..., :213], kernel), (clean[..., 213:], kernel.flip(-1)))
     ]
-    result = deblur(Observation(torch.cat(halves, -1)), Middle(domain="tests"), Deblur(kernel_px=15))
+    result = deblur(
+        Observation(torch.cat(halves, -1)), Middle(domain="tests"), Deblur(kernel_px=15)
+    )
     assert result.stopped[0].reason is StopReason.LEFT_ALONE
     assert result.extras["agreement"].item() < AGREEMENT_DB
     assert "differs" in result.notes[0]

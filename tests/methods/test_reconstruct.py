@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from pristina.errors import CheckpointError, InputError, OperatorError, SettingError
+from pristina.errors import CheckpointError, InputError, OperatorError
 from pristina.methods.reconstruct import Reconstruct, reconstruct
 from pristina.methods.steps import parts
 from pristina.methods.steps.evidence import evidence_of, evidence_of_blur

@@ -69,7 +69,23 @@ def test_the_levels_fall_and_stay():
     assert levels[:5] == pytest.approx([3.2, 1.6, 0.8, 0.4, 0.2]) and levels[5:] == [0.1] * 5
     told, untold = (Refit(steps=10).levels(told) for told in (True, False))
     assert told[0] > untold[0] and told[-1] > untold[-1] and len(told) == len(untold) == 10
+    # Where a number of y stands for many pixels they stay high.
+    last = [Refit().levels(True, side**2)[-1] for side in (1, 2, 4, 16, 64)]
+    assert last == pytest.approx([0.3, 0.3, 0.5, 2, 2])
     assert len(SAMPLE.levels(True)) == SAMPLE.steps and SAMPLE.levels(True)[-1] < 0.03
+
+
+def test_enlarging_much_is_like_staying_at_much_noise():
+    y, prior = random_images(), GaussianPrior(0.0, 0.1)
+    found, as_set, less = (
+        refit(Observation(y, Downsample(8)), prior, settings, generator=generators(0, 2)).images
+        for settings in (
+            Refit(steps=3),
+            Refit(steps=3, last_noise=1.0),
+            Refit(steps=3, last_noise=0.3),
+        )
+    )
+    assert torch.equal(found, as_set) and not torch.allclose(found, less, atol=1e-3)
 
 
 @pytest.mark.parametrize(("told", "bound"), [(True, 0.06), (False, 0.1)])

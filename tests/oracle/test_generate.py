@@ -67,6 +67,17 @@ def test_checkpointed_equals_full_on_a_mixture():
     assert grads[0].abs().max() > 0
 
 
+def test_checkpointed_keeps_one_image_for_each_step():
+    kept, steps = [], 5
+    z = torch.randn(2, 3, 4, 4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.nbytes) or t, lambda t: t
+    ):
+        x = pristina.generate(GaussianPrior(0.0, 0.01), z, steps, gradient="checkpointed")
+    assert sum(kept) == steps * z.nbytes
+    assert x.requires_grad
+
+
 def test_mixture_generates_its_modes():
     means = torch.stack([torch.full((3, 2, 2), -0.6), torch.full((3, 2, 2), 0.4)])
     prior = GaussianMixturePrior(means, 1e-4)

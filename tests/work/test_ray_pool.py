@@ -9,6 +9,9 @@ from importlib.util import find_spec
 
 import pytest
 
+from pristina.errors import PristinaError
+from pristina.work.ray_pool import RayPool
+
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray (extra cluster) is not installed"),
     pytest.mark.timeout(900),
@@ -79,3 +82,23 @@ def test_a_cluster_gives_the_same_and_replaces_workers(tmp_path):
     script.write_text(SCRIPT)
     status, text = run(script, tmp_path)
     assert status == 0 and "fine" in text, text
+
+
+class Slow:
+    """Ray on a machine that has too much to do."""
+
+    ended = 0
+
+    def init(self, *words, **options):
+        raise Exception("The current node timed out during startup. It may be overloaded.")
+
+    def shutdown(self):
+        self.ended += 1
+
+
+def test_a_cluster_that_does_not_start(monkeypatch):
+    ray = Slow()
+    monkeypatch.setattr("pristina.work.ray_pool._import_ray", lambda: ray)
+    with pytest.raises(PristinaError, match="did not start on this machine: The current node"):
+        list(RayPool("local", 2, dict).map(len, ["a"]))
+    assert ray.ended == 1

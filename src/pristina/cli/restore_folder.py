@@ -105,7 +105,7 @@ def _print_plans(job: FolderJob, todo: Sequence[Item], report: Report) -> int:
         if kind not in costs:
             costs[kind] = plan.estimate().seconds
         seconds += costs[kind]
-        what = _what(plan.entry.name, plan.weights_name)
+        what = _what(plan.entry.name, plan.weights_name, left_alone=plan.leaves_alone)
         print(printable(f"{item.source} -> {job.out / item.output}: {what}"))
     for text in report.failures:
         print(printable(f"not possible: {text}"))
@@ -125,9 +125,11 @@ def _why(item: Item, error: Exception) -> str:
     return text if str(item.source) in text else f"{item.source}: {text}"
 
 
-def _what(method: str, weights: str | None) -> str:
-    if method == "nothing":
+def _what(method: str, weights: str | None, *, left_alone: bool) -> str:
+    if left_alone:
         return "left as it is"
+    if method == "nothing":
+        return "only its holes, levels or size"
     return method if weights is None else f"{method} with {weights}"
 
 
@@ -162,7 +164,7 @@ class Report:
     def done(self, outcome: Outcome) -> None:
         """Tell of a picture that was written, and of what its user should know."""
         self.outcomes.append(outcome)
-        what = _what(outcome.method, outcome.weights)
+        what = _what(outcome.method, outcome.weights, left_alone=outcome.left_alone)
         self._end(f"{self.out / outcome.item.output}: {what}, {outcome.seconds:.1f} s")
         for note in outcome.notes:
             self.notes[note] += 1
@@ -186,7 +188,7 @@ class Report:
 
     def summary(self) -> int:
         """Print what was done and what was not; return the exit code."""
-        alone = sum(outcome.method == "nothing" for outcome in self.outcomes)
+        alone = sum(outcome.left_alone for outcome in self.outcomes)
         damaged = [outcome for outcome in self.outcomes if outcome.damaged]
         counts = {
             "restored": len(self.outcomes) - alone,

@@ -77,8 +77,8 @@ def sharpness(x: Images) -> PerImage:
     """
     luma = x
     if x.shape[1] == 3:
-        weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-        luma = (x * weights).sum(1, keepdim=True)
+        red, green, blue = x.split(1, 1)
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue
     kernel = x.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
     return F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="reflect"), kernel).flatten(1).var(1)
 

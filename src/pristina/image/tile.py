@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-MAX_SIDE = 1536
-"""Longest side in pixels that is computed at once, however much memory there is."""
 LEAST_SIDE = 64
 """Shortest side in pixels of what a tile contributes."""
-MANY_PIXELS = 2**22
+MANY_PIXELS = 2**23
 """Pixels that are computed at once where nobody has said how many may be."""
+WORTH_TRIMMING = 2**16
+"""Numbers in a tile above which freed memory is given back before it."""
 LEAST_PIXELS = 2**8
 """Pixels below which smaller parts no longer help."""
 
@@ -25,7 +28,7 @@ class Portions:
 
     Args:
         pixels: Largest number of pixels, of all images and with the borders of tiles, that are
-            computed at once (default 4 million).
+            computed at once (default 8 million).
 
     Attributes:
         notes: What the user should know, in sentences.
@@ -34,11 +37,6 @@ class Portions:
     def __init__(self, pixels: int = MANY_PIXELS):
         self.pixels = pixels
         self.notes: list[str] = []
-
-    def side(self, halo: int) -> int:
-        """Return the side in pixels of what a tile contributes, seeing ``halo`` px beyond it."""
-        side = math.isqrt(self.pixels) - 2 * halo
-        return max(LEAST_SIDE, min(MAX_SIDE, side))
 
     def attempt(self, compute: Callable[[], Tensor]) -> Tensor:
         """Return ``compute()``; when the memory runs out, do it again in portions half as large."""
@@ -86,7 +84,7 @@ def in_portions(
     height, width = x.shape[-2:]
 
     def compute() -> Tensor:
-        fits = height * width <= portions.pixels and max(height, width) <= MAX_SIDE
+        fits = height * width <= portions.pixels
         n = max(1, portions.pixels // (height * width))
         done = []
         for i in range(0, len(x), n):
@@ -95,8 +93,8 @@ def in_portions(
             if halo is None or fits:
                 done.append(lean(part, several=n < len(x))(x[rows]))
             else:
-                side = portions.side(halo)
-                done.append(in_tiles(part, x[rows], side=side, halo=halo, multiple=multiple))
+                pixels = max(portions.pixels, least_tile(halo, multiple))
+                done.append(in_tiles(part, x[rows], pixels=pixels, halo=halo, multiple=multiple))
         return done[0] if len(done) == 1 else torch.cat(done)
 
     return portions.attempt(compute)
@@ -123,7 +121,7 @@ def lean(
 
 
 def in_tiles(
-    function: Callable[[Tensor], Tensor], x: Tensor, *, side: int, halo: int, multiple: int = 1
+    function: Callable[[Tensor], Tensor], x: Tensor, *, pixels: int, halo: int, multiple: int = 1
 ) -> Tensor:
     """Compute ``function(x)`` on overlapping tiles: the same numbers in less memory.
 
@@ -131,7 +129,7 @@ def in_tiles(
         function: Map from images (B, C, h, w) to images (B, D, h, w) in which no pixel depends on
             one farther than ``halo`` away.
         x: Images, (B, C, H, W).
-        side: Largest side in pixels of what one tile contributes.
+        pixels: Largest number of pixels of one image that go through the function at once.
         halo: Number of pixels that a tile sees beyond its contribution on every side.
         multiple: Grid on which tiles begin and end, as networks with strides need; both sides of
             ``x`` are multiples of it (default 1).
@@ -140,18 +138,22 @@ def in_tiles(
         >>> import torch
         >>> x = torch.rand(1, 1, 50, 70)
         >>> smooth = torch.nn.AvgPool2d(5, stride=1, padding=2)
-        >>> torch.allclose(in_tiles(smooth, x, side=20, halo=2), smooth(x), atol=1e-6)
+        >>> torch.allclose(in_tiles(smooth, x, pixels=600, halo=2), smooth(x), atol=1e-6)
         True
     """
     height, width = x.shape[-2:]
-    if max(height, width) <= side:
+    if height * width <= pixels:
         return function(x)
-    halo = -(-halo // multiple) * multiple
-    one, differentiated = lean(function), torch.is_grad_enabled() and x.requires_grad
+    down, across = tile_parts(height, width, pixels=pixels, halo=halo, multiple=multiple)
+    halo = _rounded(halo, multiple)
+    one, differentiated = (
+        lean(partial(_fresh, function)),
+        torch.is_grad_enabled() and x.requires_grad,
+    )
     whole, rows = None, []
-    for top, bottom in _parts(height, side, multiple):
+    for top, bottom in down:
         row = []
-        for left, right in _parts(width, side, multiple):
+        for left, right in across:
             above, before = max(0, top - halo), max(0, left - halo)
             tile = one(x[..., above : bottom + halo, before : right + halo])
             part = tile[..., top - above : bottom - above, left - before : right - before]
@@ -165,11 +167,90 @@ def in_tiles(
     return torch.cat(rows, -2) if whole is None else whole
 
 
-def _parts(n: int, side: int, multiple: int) -> Iterator[tuple[int, int]]:
-    """Cut ``n`` pixels into parts as equal as possible, each about ``side`` long at most.
+def _fresh(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return ``function(x)``, after what earlier tiles freed was given back to the system.
 
-    The length of all parts but the last is a multiple of ``multiple``.
+    The allocator of Linux keeps freed blocks, into which those of a tile of another size do not
+    fit.
     """
-    count = -(-n // side)
-    step = -(-n // (count * multiple)) * multiple
-    return ((start, min(n, start + step)) for start in range(0, n, step))
+    trim = _malloc_trim()
+    if trim is not None and x.device.type == "cpu" and x.numel() > WORTH_TRIMMING:
+        trim(0)
+    return function(x)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """Return the function of the C library that gives freed memory back; None if it has none."""
+    with suppress(OSError, TypeError, AttributeError):
+        return ctypes.CDLL(None).malloc_trim
+    return None
+
+
+def least_tile(halo: int, multiple: int = 1) -> int:
+    """Return how many pixels the smallest tile sees; the arguments are as in :func:`in_tiles`."""
+    return (LEAST_SIDE + 2 * _rounded(halo, multiple)) ** 2
+
+
+Parts = list[tuple[int, int]]
+"""First pixel and the one after the last of each part of a side."""
+
+
+def tile_parts(
+    height: int, width: int, *, pixels: int, halo: int, multiple: int = 1
+) -> tuple[Parts, Parts]:
+    """Cut an image into the tiles that together see the fewest pixels.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Its width.
+        pixels: Largest number of pixels that a tile may see; tiles of one cell of the grid see
+            more where no others are possible.
+        halo: Number of pixels that a tile sees beyond its contribution on every side.
+        multiple: Grid on which tiles begin and end.
+
+    Returns:
+        The rows and the columns of what the tiles contribute, each as equal as possible.
+    """
+    halo = _rounded(halo, multiple)
+    best = -(-height // multiple), -(-width // multiple)
+    least = math.inf
+    for columns in range(1, best[1] + 1):
+        most = pixels // _seen(width, columns, halo, multiple)
+        rows = _fewest(height, most, halo, multiple)
+        if rows is None:
+            continue
+        seen = math.prod(
+            side + 2 * halo * (n - 1) for side, n in ((height, rows), (width, columns))
+        )
+        if seen < least:
+            best, least = (rows, columns), seen
+    return _parts(height, best[0], multiple), _parts(width, best[1], multiple)
+
+
+def _rounded(halo: int, multiple: int) -> int:
+    """Return the halo as a multiple of the grid."""
+    return -(-halo // multiple) * multiple
+
+
+def _fewest(n: int, most: int, halo: int, multiple: int) -> int | None:
+    """Return the smallest number of parts of ``n`` pixels that see at most ``most``, if any do."""
+    inside = (most - 2 * halo) // multiple * multiple
+    counts = (1, 2) if inside < multiple else (1, 2, max(3, -(-n // inside)))
+    return next((k for k in counts if _seen(n, k, halo, multiple) <= most), None)
+
+
+def _seen(n: int, count: int, halo: int, multiple: int) -> int:
+    """Return how many pixels the largest of ``count`` parts of ``n`` pixels sees."""
+    return _step(n, count, multiple) + halo * min(2, count - 1)
+
+
+def _step(n: int, count: int, multiple: int) -> int:
+    """Return the length of all parts but the last, a multiple of ``multiple``."""
+    return -(-n // (count * multiple)) * multiple
+
+
+def _parts(n: int, count: int, multiple: int) -> Parts:
+    """Cut ``n`` pixels into at most ``count`` parts as equal as possible."""
+    step = _step(n, count, multiple)
+    return [(start, min(n, start + step)) for start in range(0, n, step)]

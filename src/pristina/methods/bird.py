@@ -26,7 +26,12 @@ from torch import Tensor
 
 from pristina.errors import Cancelled, SettingError
 from pristina.methods.steps.joint import cool, fit_calls, joint_adam, joint_result
-from pristina.methods.steps.latent import first_noise, first_operator, put_on_sphere
+from pristina.methods.steps.latent import (
+    first_noise,
+    first_operator,
+    mean_squared,
+    put_on_sphere,
+)
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation
@@ -112,7 +117,7 @@ def calls(settings: BIRD) -> Calls:
 def objective(r: Tensor, z: Tensor, residual: Residual) -> PerImage:
     """Compute what is minimised, for each image, (B,); see :data:`Residual`."""
     if residual == "squared":
-        return r.square().mean((1, 2, 3))
+        return mean_squared(r)
     log_energy = r.square().sum((1, 2, 3)).clamp(min=1e-12).log()
     return 0.5 * z.square().sum((1, 2, 3)) + 0.5 * r[0].numel() * log_energy
 
@@ -194,8 +199,9 @@ def bird(
             if settings.gradient != "detached":
                 recorder.backward_calls += settings.sampler_steps * n
             cool(optimizer, step / settings.iterations)
-            objective(r, z, settings.residual).sum().backward()
+            total = objective(r, z, settings.residual).sum()
             del x, r
+            total.backward()
             optimizer.step()
             optimizer.zero_grad()
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from pristina.errors import Cancelled
 from pristina.image.statistics import sharpness
 from pristina.methods.steps.joint import fit_calls
-from pristina.methods.steps.latent import first_noise, keep_rows, put_on_sphere
+from pristina.methods.steps.latent import first_noise, keep_rows, mean_squared, put_on_sphere
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation
@@ -268,7 +268,7 @@ def diip(
         for step in range(recorder.first_step, settings.iterations + 1):
             # Evaluation: the images of the current noise, and their losses.
             x = generate(prior, z, settings.sampler_steps, gradient=settings.gradient)
-            loss = (x - y[batch.running]).square().mean((1, 2, 3))
+            loss = mean_squared(x - (y if len(z) == n else y[batch.running]))
             batch.evaluate(x.detach(), z.detach(), loss.detach())
             top = copy.copy(batch)
             recorder.step(batch.images, batch.loss, sharpness=batch.sharpness)

@@ -129,10 +129,11 @@ def dps(
             x.requires_grad_()
             x0 = clip_signed(prior.predict(x, t).x0)
             r = (y - operator(to_unit(x0))).flatten(1)
-            norm = 2 * r.norm(dim=1)
+            norm, loss = 2 * r.norm(dim=1), r.detach().square().mean(1)
+            del r
             (gradient,) = torch.autograd.grad(norm.sum(), x)
-            loss, x0 = r.detach().square().mean(1), x0.detach()
-            del r, norm
+            x0 = x0.detach()
+            del norm
             recorder.backward_calls += n
             with torch.no_grad():
                 # Ancestral step, corrected.

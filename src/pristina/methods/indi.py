@@ -90,7 +90,7 @@ class InDI(Settings):
 
 def calls(settings: InDI) -> Calls:
     """Return the network calls that ``settings`` imply for one image."""
-    return Calls((len(settings.times) - 1) * settings.ensemble, pictures=9)
+    return Calls((len(settings.times) - 1) * settings.ensemble, pictures=6)
 
 
 def step(
@@ -106,6 +106,8 @@ def step(
         s: Next time, in [0, t).
         update: Which step, see :data:`Update`.
     """
+    if update == "indi" and s == 0:
+        return clean
     if update == "indi":
         return (float(1 - s / t) * clean).add_(float(s / t) * x_t)
     if update == "cold_naive":
@@ -115,6 +117,8 @@ def step(
 
 def predict(prior: DirectPrior, x_t: Images, t: float, ensemble: int = 1) -> Images:
     """Compute F(x_t, t), averaged over ``ensemble`` ways to mirror and turn ``x_t``."""
+    if ensemble == 1:
+        return prior.predict(x_t, t)
     total = torch.zeros_like(x_t)
     for way in range(ensemble):
         mirrored = [side for bit, side in ((1, -1), (2, -2)) if way & bit]

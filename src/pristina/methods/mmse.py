@@ -40,7 +40,7 @@ class MMSE(Settings):
 
 def calls(settings: MMSE) -> Calls:
     """Return the network calls that ``settings`` imply for one image."""
-    return Calls(1, pictures=6)
+    return Calls(1, pictures=5)
 
 
 def mmse(
@@ -93,8 +93,9 @@ def mmse(
     alpha_bar = alpha_bar_at(prior.alpha_bar, t).view(-1, 1, 1, 1)
     with torch.no_grad():
         x0 = prior.predict(alpha_bar.sqrt() * to_signed(y), t).x0
-    images = to_unit(x0).clamp(0, 1)
+    images = to_unit(x0).clamp_(0, 1)
+    del x0
     with suppress(Cancelled):
-        recorder.step(images, (images - y).square().mean((1, 2, 3)))
+        recorder.step(images, (images - y).square_().mean((1, 2, 3)))
     seeds = Draw(generator, len(y)).seeds
     return recorder.result("mmse", images, settings, seeds, StopReason.COMPLETED, sigma=sigma)

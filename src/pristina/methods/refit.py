@@ -38,6 +38,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -61,7 +62,8 @@ PACE = 30
 """Number of steps for which the learning rates are meant; in more steps each is smaller."""
 
 TOLD = 2.0, 0.3
-"""First and last noise where the form of the damage is known."""
+"""First and last noise where the form of the damage is known; the last is larger where y is small:
+an image that fits is then nearest to the truth if it is the mean of many that differ."""
 
 UNTOLD = 0.6, 0.2
 """The same where it is not, and the chain begins at the observation."""
@@ -75,7 +77,8 @@ class Refit(Settings):
         steps: Number of network calls.
         first_noise: Noise of the first step, in [-1, 1] units; None for 2 with an operator, and 0.6
             without one.
-        last_noise: Noise of the last steps; None for 0.3 with an operator, and 0.2 without one.
+        last_noise: Noise of the last steps; None for 0.2 without an operator. With one, an eighth
+            of the side, in pixels, of the area that a number of y stands for, 0.3 to 2.
         settle: Share of the steps that are made at the last level; the others fall to it
             geometrically.
         average: Share of the steps whose images are averaged, from the end; 0 for the last one.
@@ -99,9 +102,16 @@ class Refit(Settings):
     iterations: Count = 6
     sample: bool = False
 
-    def levels(self, told: bool) -> list[float]:
-        """Return the noise of each step, with an operator or without one."""
+    def levels(self, told: bool, area: float = 1.0) -> list[float]:
+        """Return the noise of each step.
+
+        Args:
+            told: Whether there is an operator.
+            area: Pixels of the image for each number of y.
+        """
         first, last = TOLD if told else UNTOLD
+        if told:
+            last = min(first, max(last, math.sqrt(area) / 8))
         first = first if self.first_noise is None else self.first_noise
         last = last if self.last_noise is None else self.last_noise
         n = self.steps - round(self.settle * self.steps)
@@ -172,7 +182,7 @@ def refit(
         start.restore_generators(draw)
     operator = None if observation.operator is None else first_operator(observation, start)
     fitted = UnknownForm(y) if operator is None else _known_form(y, operator, shape, settings)
-    levels = settings.levels(operator is not None)
+    levels = settings.levels(operator is not None, math.prod(shape[1:]) / y[0].numel())
     if start is not None and start.memory and start.noise is not None:
         memory = start.recall()
         x_tau, total, images = start.noise.clone(), memory["total"], memory["images"]

@@ -7,6 +7,7 @@ correlation: there the kernel is rotated by 180 degrees.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -16,13 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.errors import OperatorError, SettingError
-from pristina.image.tile import lean
 from pristina.types import Images
 
 Boundary = Literal["reflect", "circular", "zero", "valid"]
 """Rule beyond the border: ``reflect`` mirrors the image about its outermost pixels, ``circular``
 repeats it, ``zero`` continues it with black, and ``valid`` assumes nothing: the result is
 smaller."""
+
+Pad = Callable[[Tensor], Tensor]
+"""Continuation of images (B, H, W) or (B, C, H, W) beyond their border."""
 
 LARGE = 2**18
 """Number of pixels of a picture above which memory counts more than time."""
@@ -101,22 +104,24 @@ def convolve(
     check_kernel_size(height)
     check_kernel_size(width)
     check_fits(x.shape[-2], x.shape[-1], height, width, boundary)
-    around = (width // 2, width // 2, height // 2, height // 2)
     if boundary == "circular":
         return _circular(x, kernel)
-    if boundary != "valid":
-        x = F.pad(x, around, mode="constant" if boundary == "zero" else boundary)
-    return _valid(x, kernel)
-
-
-def _valid(x: Tensor, kernel: Tensor) -> Tensor:
-    """Return the part of the convolution that does not depend on what lies beyond the border."""
-    height, width = x.shape[-2:]
+    around = (width // 2, width // 2, height // 2, height // 2)
+    sides, pad = (x.shape[-2] + height - 1, x.shape[-1] + width - 1), _unchanged
+    if boundary == "valid":
+        sides = (x.shape[-2], x.shape[-1])
+    else:
+        mode = "constant" if boundary == "zero" else boundary
+        pad = partial(F.pad, pad=around, mode=mode)
     # From kernels of 5 x 5 px on, the FFT is 3 to 10 times faster than the direct sum.
-    size = (fast_size(height), fast_size(width))
+    size = (fast_size(sides[0]), fast_size(sides[1]))
     # Only the first K - 1 rows and columns have wrapped around.
-    kept = (..., slice(kernel.shape[-2] - 1, height), slice(kernel.shape[-1] - 1, width))
-    return _multiply(x, kernel, size, kept)
+    kept = (..., slice(height - 1, sides[0]), slice(width - 1, sides[1]))
+    return _multiply(x, kernel, size, kept, pad)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _circular(x: Tensor, kernel: Tensor) -> Tensor:
@@ -126,25 +131,65 @@ def _circular(x: Tensor, kernel: Tensor) -> Tensor:
     kernel = _period(_period(kernel, -2, height), -1, width).roll(
         (-middle[0], -middle[1]), (-2, -1)
     )
-    return _multiply(x, kernel, (height, width), ...)
+    return _multiply(x, kernel, (height, width), ..., _unchanged)
 
 
-def _multiply(x: Tensor, kernel: Tensor, size: tuple[int, int], kept: Any) -> Tensor:
-    """Return the part ``kept`` of the convolution on a torus of this size.
+def _multiply(x: Tensor, kernel: Tensor, size: tuple[int, int], kept: Any, pad: Pad) -> Tensor:
+    """Return the part ``kept`` of the convolution of padded images on a torus of this size."""
+    if size[0] * size[1] <= LARGE:
+        return _product(pad(x), kernel, size)[kept]
+    found: Tensor = _ChannelByChannel.apply(x, kernel, size, kept, pad)
+    return found
 
-    A large picture goes through it one channel at a time, and its spectra are not kept for the
-    gradient: they take several times its memory.
+
+def _product(x: Tensor, kernel: Tensor, size: tuple[int, int], *, turned: bool = False) -> Tensor:
+    """Convolve on a torus of this size, with kernels turned by 180 degrees on request."""
+    factor = torch.fft.rfft2(kernel, s=size)
+    return torch.fft.irfft2(
+        torch.fft.rfft2(x, s=size) * (factor.conj() if turned else factor), s=size
+    )
+
+
+class _ChannelByChannel(torch.autograd.Function):
+    """Convolution of large images: at any time there are the spectra of one channel only.
+
+    For its gradient it keeps the images where that of the kernel is asked for, and nothing else.
     """
 
-    def convolved(x: Tensor, factor: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x, s=size) * factor, s=size)[kept]
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: Tensor, size: tuple[int, int], kept: Any, pad: Pad
+    ) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, kernel)
+        ctx.shape, ctx.size, ctx.kept, ctx.pad = x.shape, size, kept, pad
+        return torch.stack([_product(pad(one), kernel[:, 0], size)[kept] for one in x.unbind(1)], 1)
 
-    spectrum = torch.fft.rfft2(kernel, s=size)
-    if size[0] * size[1] <= LARGE:
-        return convolved(x, spectrum)
-    factors = spectrum.expand(*x.shape[:2], -1, -1).unbind(1)
-    channels = zip(x.unbind(1), factors, strict=True)
-    return torch.stack([lean(partial(convolved, factor=k))(channel) for channel, k in channels], 1)
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, kernel = ctx.saved_tensors
+        of_x, of_kernel = [], torch.zeros_like(kernel[:, 0])
+        for i, one in enumerate(gradient.unbind(1)):
+            spread = one.new_zeros(len(one), *ctx.size)
+            spread[ctx.kept] = one
+            if ctx.needs_input_grad[0]:
+                of_padded = _product(spread, kernel[:, 0], ctx.size, turned=True)
+                of_x.append(_unpadded(of_padded, ctx.pad, (len(one), *ctx.shape[-2:])))
+            if ctx.needs_input_grad[1]:
+                every = _product(spread, ctx.pad(x[:, i]), ctx.size, turned=True)
+                every = every[..., : kernel.shape[-2], : kernel.shape[-1]]
+                of_kernel = of_kernel + (every if len(kernel) > 1 else every.sum(0, keepdim=True))
+        return torch.stack(of_x, 1) if of_x else None, of_kernel[:, None], None, None, None
+
+
+def _unpadded(gradient: Tensor, pad: Pad, shape: tuple[int, ...]) -> Tensor:
+    """Return the gradient of images of a shape from that of the padded ones, at least as large."""
+    differentiated = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = gradient.new_zeros(shape).requires_grad_()
+        padded = pad(x)
+        part = gradient[..., : padded.shape[-2], : padded.shape[-1]]
+        (found,) = torch.autograd.grad(padded, x, part, create_graph=differentiated)
+    return found
 
 
 def _period(kernel: Tensor, axis: int, n: int) -> Tensor:

@@ -137,6 +137,10 @@ class AwareNetwork(AwarePrior):
 
     def regress(self, evidence: Tensor, sigma: Tensor) -> Tensor:
         padded = Padded(evidence, self.network.multiple)
-        with torch.autocast(evidence.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = reconstructed(self.call, padded(evidence), sigma)
-        return to_unit(padded.crop(out).to(evidence.dtype))
+
+        def clean(x: Tensor, rows: slice) -> Tensor:
+            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                out = reconstructed(self.call, x, sigma[rows])
+            return to_unit(out.to(x.dtype))
+
+        return padded.crop(self.portioned(clean, padded(evidence)))

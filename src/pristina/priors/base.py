@@ -129,23 +129,30 @@ class BasePrior(nn.Module):
         return 1
 
     def call(self, x: Tensor, time: Tensor) -> Tensor:
-        """Return ``self.network(x, time)``, computed in portions: the same numbers in less memory.
-
-        Images are cut into tiles if the network has a ``radius``, as those of ours have.
+        """Return ``self.network(x, time)``.
 
         Args:
             x: Images, (B, C, H, W).
             time: Time of each, (B,).
         """
         network: Any = self.network
+        out = network(x, time)
+        found: Tensor = out if isinstance(out, Tensor) else out.sample
+        return found
 
-        def whole(images: Tensor, rows: slice) -> Tensor:
-            out = network(images, time[rows])
-            found: Tensor = out if isinstance(out, Tensor) else out.sample
-            return found
+    def portioned(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """Return ``function(x)``, computed in portions: the same numbers in less memory.
 
+        Images are cut into tiles if the network has a ``radius``, as those of ours have.
+
+        Args:
+            function: Map ``function(images, rows=rows)`` from images and the rows of ``x`` that
+                they come from; all but the network in it is computed pixel by pixel.
+            x: Images, (B, C, H, W).
+        """
+        network: Any = self.network
         radius, multiple = (getattr(network, name, None) for name in ("radius", "multiple"))
-        return in_portions(whole, x, self.portions, halo=radius, multiple=multiple or 1)
+        return in_portions(function, x, self.portions, halo=radius, multiple=multiple or 1)
 
     def _count(self, images: Tensor) -> None:
         self.n_calls += len(images) * self.calls_per_image(images.shape[-2], images.shape[-1])

@@ -73,6 +73,8 @@ class Padded:
         self.pad = (0, -self.width % multiple, 0, -self.height % multiple)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if not any(self.pad):
+            return x
         fits = self.pad[1] < self.width and self.pad[3] < self.height
         return F.pad(x, self.pad, mode="reflect" if fits else "replicate")
 
@@ -162,9 +164,13 @@ class DirectNetwork(DirectPrior):
 
     def regress(self, x_t: Tensor, t: Tensor) -> Tensor:
         padded = Padded(x_t, self.network.multiple)
-        with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = regress(self.call, padded(to_signed(x_t)), t)
-        return to_unit(padded.crop(out).to(x_t.dtype))
+
+        def clean(x: Tensor, rows: slice) -> Tensor:
+            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                out = regress(self.call, to_signed(x), t[rows])
+            return to_unit(out.to(x.dtype))
+
+        return padded.crop(self.portioned(clean, padded(x_t)))
 
 
 class ConditionalPrior(BasePrior):
@@ -242,6 +248,11 @@ class ConditionalNetwork(ConditionalPrior):
 
     def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor) -> Tensor:
         padded = Padded(x_t, self.network.multiple)
-        with torch.autocast(x_t.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = denoise(self.call, padded(x_t), t, padded(condition))
-        return padded.crop(out).to(x_t.dtype)
+
+        def clean(pair: Tensor, rows: slice) -> Tensor:
+            condition, x = pair.chunk(2, 1)
+            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                return denoise(self.call, x, t[rows], condition).to(x.dtype)
+
+        pair = torch.cat([padded(condition), padded(x_t)], 1)
+        return padded.crop(self.portioned(clean, pair))

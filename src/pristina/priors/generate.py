@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from pristina.errors import SettingError
 from pristina.priors.base import Prior, to_signed, to_unit
@@ -88,10 +89,45 @@ def generate(
         0.3741
     """
     check_gradient(gradient)
+    pairs = step_pairs(steps, len(prior.alpha_bar))
+    if gradient == "checkpointed" and z.requires_grad and torch.is_grad_enabled():
+        last: Tensor = _Checkpointed.apply(
+            z, [partial(_step, prior, t=t, s=s, gradient="full", clip=clip) for t, s in pairs]
+        )
+        return to_unit(last)
     x = z
-    for t, s in step_pairs(steps, len(prior.alpha_bar)):
+    for t, s in pairs:
         x = _step(prior, x, t, s, gradient, clip)
     return to_unit(x)
+
+
+class _Checkpointed(torch.autograd.Function):
+    """A chain of steps that keeps their inputs alone, and makes each again for the gradient.
+
+    The inputs lie in one piece of memory: between what the network allocates and frees, many small
+    ones would keep the process from giving memory back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, moves: list[Callable[[Tensor], Tensor]]) -> Tensor:
+        inputs, x = z.new_empty(len(moves), *z.shape), z
+        for kept, move in zip(inputs, moves, strict=True):
+            kept.copy_(x)
+            x = move(x)
+        ctx.save_for_backward(inputs)
+        ctx.moves = moves
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (inputs,) = ctx.saved_tensors
+        for kept, move in zip(reversed(inputs.unbind()), reversed(ctx.moves), strict=True):
+            x = kept.detach().requires_grad_()
+            with torch.enable_grad():
+                moved = move(x)
+            (gradient,) = torch.autograd.grad(moved, x, gradient)
+        return gradient, None
 
 
 def _step(prior: Prior, x: Tensor, t: int, s: int, gradient: Gradient, clip: bool) -> Tensor:
@@ -102,8 +138,6 @@ def _step(prior: Prior, x: Tensor, t: int, s: int, gradient: Gradient, clip: boo
             eps = prior.predict(x, t).eps
         x0 = x0_from_eps(x, eps, a_t)
         del eps
-    elif gradient == "checkpointed" and x.requires_grad:
-        x0 = checkpoint(lambda x: prior.predict(x, t).x0, x, use_reentrant=False)
     else:
         x0 = prior.predict(x, t).x0
     if clip:

@@ -103,12 +103,12 @@ def step_pairs(steps: int, n: int = N_TIMESTEPS) -> list[tuple[int, int]]:
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     """Compute the clean image in ``x_t`` if its noise is ``eps``."""
-    return (x_t - (1 - alpha_bar).sqrt() * eps).div_(alpha_bar.sqrt())
+    return (-(1 - alpha_bar).sqrt() * eps).add_(x_t).div_(alpha_bar.sqrt())
 
 
 def eps_from_x0(x_t: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
     """Compute the noise in ``x_t`` if its clean image is ``x0``."""
-    return (x_t - alpha_bar.sqrt() * x0).div_((1 - alpha_bar).sqrt())
+    return (-alpha_bar.sqrt() * x0).add_(x_t).div_((1 - alpha_bar).sqrt())
 
 
 def ddim_step(x0: Tensor, eps: Tensor, alpha_bar_s: Tensor) -> Tensor:

@@ -61,6 +61,9 @@ class ScratchFinder(BasePrior):
             )
         self._count(x)
         padded = Padded(x, self.network.multiple)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logit = marks_logit(self.call, padded(x))
-        return padded.crop(logit.float()).sigmoid()
+
+        def probability(x: Tensor, rows: slice) -> Tensor:
+            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                return marks_logit(self.call, x).float().sigmoid()
+
+        return padded.crop(self.portioned(probability, padded(x)))

@@ -50,21 +50,28 @@ class UNetPrior(Prior):
         self.prediction = prediction
         self.dtype = dtype
 
-    def _call(self, x: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = self.call(x, t)
-        return out[:, : self.channels].to(x.dtype)
-
     def predict_x0(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
+        def clean(x: Tensor, rows: slice) -> Tensor:
+            return self._clean(x, t[rows], alpha_bar[rows])
+
+        return self.portioned(clean, x_t)
+
+    def _clean(self, x_t: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
+        """Predict the clean images of a portion, as :meth:`predict_x0` does."""
         alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.prediction == "flow":
             u = sigma / (alpha + sigma)
             x_u = x_t / (alpha + sigma)
-            return x_u - u * self._call(x_u, u.flatten())
-        out = self._call(x_t, t)
+            return x_u - u * self._output(x_u, u.flatten())
+        out = self._output(x_t, t)
         if self.prediction == "eps":
             return x0_from_eps(x_t, out, alpha_bar)
         return out if self.prediction == "x0" else alpha * x_t - sigma * out
+
+    def _output(self, x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            out = self.call(x, t)
+        return out[:, : self.channels].to(x.dtype)
 
 
 def flow_prior(

@@ -43,6 +43,7 @@ class RayPool(Generic[Context]):
     Raises:
         MissingExtra: Ray is not installed.
         SettingError: The cluster cannot be reached.
+        PristinaError: One of this machine alone does not start.
     """
 
     def __init__(
@@ -96,7 +97,13 @@ class RayPool(Generic[Context]):
         try:
             _check_reachable(self.address)
             self.ray.init(self.address, logging_level="error", log_to_driver=False, **options)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises all kinds, a bare one where it is too slow.
+            self.ray.shutdown()
+            if local:
+                raise PristinaError(
+                    f"Ray did not start on this machine: {str(error).rstrip('.')}. Give the same "
+                    "command again, or leave --ray out."
+                ) from error
             raise SettingError(
                 f"There is no Ray cluster at {self.address}: start one (ray start --head), or take "
                 f"'{LOCAL}' for this machine alone."
