@@ -222,8 +222,8 @@ class Pairs:
         out: NAME.safetensors. Beside it stand NAME.jsonl (losses), NAME.png (pictures) and
             NAME.state.pt (for --resume).
         degraded: Folder of the degraded pictures, if --data holds only the clean ones of the pairs.
-        mixture: Damage to the clean pictures: photographs (all kinds), noise, jpeg, jpeg10, blur,
-            motion, x4, pure-noise; or pairs.
+        mixture: Damage to the clean pictures: photographs (all kinds), noise, grain (noise of all
+            kinds, JPEG), jpeg, jpeg10, blur, motion, x4, pure-noise; or pairs.
         domain: One sentence about the pictures and their damage; it is kept with the weights.
         held_out: Folder of pictures (or pairs) for the held-out figures; otherwise some of --data
             are set aside.
