@@ -146,10 +146,8 @@ def in_tiles(
         return function(x)
     down, across = tile_parts(height, width, pixels=pixels, halo=halo, multiple=multiple)
     halo = _rounded(halo, multiple)
-    one, differentiated = (
-        lean(partial(_fresh, function)),
-        torch.is_grad_enabled() and x.requires_grad,
-    )
+    one = lean(partial(_fresh, function))
+    differentiated = torch.is_grad_enabled() and x.requires_grad
     whole, rows = None, []
     for top, bottom in down:
         row = []

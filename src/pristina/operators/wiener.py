@@ -21,7 +21,7 @@ from torch import Tensor
 from pristina.operators.base import Observed
 from pristina.operators.convolve import Boundary, Kernels, convolve, fast_size
 
-__all__ = ["FACTORS", "Canvas", "laplacian", "noise_penalty", "on_canvas", "wiener"]
+__all__ = ["FACTORS", "laplacian", "on_canvas", "wiener"]
 
 FACTORS = (0.2, 1.0, 10.0)
 """Regularisations: multiples of the noise's variance over that of the pictures' gradients."""
@@ -36,7 +36,7 @@ ROUNDS = 6
 """Number of times that the border is filled."""
 
 
-class Canvas:
+class _Canvas:
     """An observation on its canvas, what is unknown of it filled in turns.
 
     With ``circular`` the canvas is the picture. With every other rule what lies beyond the border
@@ -80,29 +80,28 @@ class Canvas:
         self.y = torch.fft.irfft2(self.transfer * x, s=self.size)
         self.y[self.inside] = self.observed
 
-    def solve(self, weight: Tensor | float, near: Tensor | float = 0.0) -> Tensor:
-        """Minimise ``||y - k * x||^2 + weight ||x - near||^2``, frequency by frequency.
+    def solve(self, weight: Tensor) -> Tensor:
+        """Minimise ``||y - k * x||^2 + weight ||x||^2``, frequency by frequency.
 
         Args:
             weight: Weight of each frequency.
-            near: Fourier transform of the image near which the solution stays.
 
         Returns:
             The Fourier transform of the solution.
         """
         data = self.transfer.conj() * torch.fft.rfft2(self.y)
-        return (data + weight * near) / (self.power + weight + 1e-8)
+        return data / (self.power + weight + 1e-8)
 
     def image(self, x: Tensor) -> Tensor:
-        """Return the image of a Fourier transform, (B, C, *size)."""
-        return torch.fft.irfft2(x, s=self.size)
+        """Return what the observation depends on, (B, C, h + K - 1, w + K - 1).
 
-    def picture(self, image: Tensor) -> Tensor:
-        """Cut an image to what the observation depends on, (B, C, h + K - 1, w + K - 1)."""
-        return image[..., : self.whole[0], : self.whole[1]]
+        Args:
+            x: Fourier transform of the canvas.
+        """
+        return torch.fft.irfft2(x, s=self.size)[..., : self.whole[0], : self.whole[1]]
 
 
-def noise_penalty(sigma: Float[Tensor, " batch"], size: tuple[int, int]) -> Tensor:
+def _noise_penalty(sigma: Float[Tensor, " batch"], size: tuple[int, int]) -> Tensor:
     """Return the noise's variance over the spectrum of natural pictures, frequency by frequency."""
     variance = sigma.view(-1, 1, 1, 1).clamp(min=LEAST_SIGMA).square()
     return variance / GRADIENT_VARIANCE * laplacian(size, sigma)
@@ -140,11 +139,11 @@ def wiener(
         >>> bool((x[0, 0] - point[0]).abs().max() < 0.1), x.shape[-2:]
         (True, torch.Size([16, 16]))
     """
-    canvas = Canvas(y, kernel, boundary)
-    penalty = noise_penalty(sigma.to(y), canvas.size)
+    canvas = _Canvas(y, kernel, boundary)
+    penalty = _noise_penalty(sigma.to(y), canvas.size)
     for _ in range(rounds):
         canvas.fill(canvas.solve(penalty))
-    solved = [canvas.picture(canvas.image(canvas.solve(f * penalty))) for f in factors]
+    solved = [canvas.image(canvas.solve(f * penalty)) for f in factors]
     return torch.stack(solved, 1)
 
 
