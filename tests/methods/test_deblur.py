@@ -9,13 +9,16 @@ from skimage.data import astronaut
 
 from pristina.errors import InputError, OperatorError, SettingError
 from pristina.methods.deblur import Deblur, blur_of, deblur
+from pristina.methods.steps import kernel_from_picture as kernel_from_picture_module
 from pristina.methods.steps import parts
 from pristina.methods.steps.kernel_from_picture import (
     AGREEMENT_DB,
+    FoundKernel,
     _kernel_between,
     _without_specks,
     estimate_kernel,
     kernel_from_picture,
+    kernels_from_fields,
     similarity,
 )
 from pristina.methods.steps.result import StopReason
@@ -282,3 +285,76 @@ def test_restore_says_that_a_picture_was_left_alone():
     done = restore(clean[0], method="deblur", prior=prior, settings={"kernel_px": 15})
     assert done.result.stopped[0].reason is StopReason.LEFT_ALONE
     assert any("left as it is" in note for note in done.notes)
+
+
+def test_kernels_of_places_that_are_alike_are_one_kernel(monkeypatch):
+    x = torch.rand(1, 3, 40, 70, generator=torch.Generator().manual_seed(1))
+    kernel, sigma = motion_kernel(7, 0.5, torch.Generator().manual_seed(2)), torch.tensor([0.01])
+    six, prior = kernel.expand(1, 6, -1, -1), tiny()
+    y = convolve(x, kernel)
+    one, several = (
+        parts.undo_blur(y, kernels, sigma, "reflect", prior, grid)
+        for kernels, grid in ((kernel, (1, 1)), (six, (2, 3)))
+    )
+    assert prior.n_calls == 2
+    assert torch.allclose(one, several, atol=1e-5)
+    for name, px in (("TILE_PX", 24), ("HALO_PX", 12), ("FADE_PX", 4)):
+        monkeypatch.setattr(parts, name, px)
+    one, several = (
+        parts.undo_blur(y, kernels, sigma, "reflect", prior, grid)
+        for kernels, grid in ((kernel, (1, 1)), (six, (2, 3)))
+    )
+    assert torch.allclose(one, several, atol=1e-5)
+
+
+def test_each_place_is_sharpened_with_its_own_kernel():
+    x = torch.from_numpy(astronaut()).permute(2, 0, 1)[None, :, 40:168, 100:356] / 255
+    one, other = torch.zeros(2, 1, 1, 9, 9)
+    one[..., 4, :], other[..., :, 4] = 1 / 9, 1 / 9
+    y = VaryingBlur(torch.stack([one[0], other[0]], 1))(x).detach()
+    sigma = torch.tensor([0.02])
+
+    def error(kernels, part):
+        grid = (1, kernels.shape[1])
+        image = parts.undo_blur(y, kernels, sigma, "reflect", Middle(domain="tests"), grid)
+        return float((image - x)[..., part].square().mean())
+
+    both = torch.cat([one, other], 1)
+    left, right = slice(8, 24), slice(232, 248)
+    assert error(both, left) < 0.75 * error(other, left)
+    assert error(both, right) < 0.75 * error(one, right)
+
+
+def test_a_field_in_doubt_takes_the_nearest_kernel_that_is_not(monkeypatch):
+    seen = []
+
+    def found(y, size):
+        seen.append(tuple(y.shape[-2:]))
+        doubt = "It is in doubt." if len(seen) in doubtful else ""
+        return FoundKernel(torch.full((1, 1, size, size), float(len(seen))), 20.0, doubt)
+
+    monkeypatch.setattr(kernel_from_picture_module, "kernel_from_picture", found)
+    y, doubtful = torch.zeros(1, 3, 200, 400), {1, 5}
+    kernels = kernels_from_fields(y, 15, (2, 3))
+    assert kernels.kernel[0, :, 0, 0].tolist() == [2, 2, 3, 4, 2, 6]
+    assert not kernels.doubt
+    assert [width for _, width in seen] == [150, 299, 151] * 2
+    seen.clear()
+    doubtful = {1, 2, 3, 4}
+    assert "2 of 6" in kernels_from_fields(y, 15, (2, 3)).doubt
+
+
+def test_fields_of_a_picture_are_blended_in_the_result():
+    x = torch.from_numpy(astronaut()).permute(2, 0, 1)[None, :, 40:168, 100:356] / 255
+    settings = Deblur(kernel_px=9, fields=2, in_doubt="deblur")
+    result = deblur(Observation(torch.cat([x, x.flip(-1)])), Middle(domain="tests"), settings)
+    assert isinstance(result.operator, VaryingBlur)
+    assert result.operator.kernels().shape == (2, 2, 9, 9)
+    assert result.cost.network_calls == 2
+    assert not torch.equal(result.operator.kernels()[0], result.operator.kernels()[1])
+
+
+def test_fields_too_small_for_the_kernel_are_refused():
+    y = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(OperatorError, match="fields"):
+        deblur(Observation(y), Middle(domain="tests"), Deblur(kernel_px=15, fields=8))

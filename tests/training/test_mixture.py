@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import convolve as scipy_convolve
 
 from pristina.cli.train import Pairs
@@ -21,6 +22,7 @@ from pristina.training.mixture import (
     degrade,
     mixture,
 )
+from pristina.training.pairs import DegradedStream
 
 
 def picture(side=48, seed=0):
@@ -194,3 +196,28 @@ def test_damage_costs_little():
     for i in range(20):
         degrade(MIXTURES["photographs"], x, np.random.default_rng(i))
     assert (time.process_time() - began) / 20 < 0.05
+
+
+def test_a_camera_that_keeps_sharpness_adds_noise_alone():
+    x = torch.zeros(3, 32, 32)
+    x[:, :, 16:] = 0.5
+    x = 0.25 + x
+    means = []
+    for keep in (True, False):
+        kind = only("camera", keep_sharpness=keep, float_share=1, sigma=(0.02, 0.02))
+        draws = [degrade(kind, x, np.random.default_rng(seed)) for seed in range(200)]
+        means.append(torch.stack(draws).mean(0))
+    off = [float((mean - x)[:, 4:-4, 15:17].abs().mean()) for mean in means]
+    assert off[0] < 0.01 < 0.03 < off[1]
+
+
+def test_clean_pictures_are_softened_where_sharpness_is_kept(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    soft = []
+    for keep in (True, False):
+        kind = only("noise", keep_sharpness=keep)
+        stream = DegradedStream([tmp_path / "noise.png"], 32, kind, seed=4)
+        detail = [float(stream[i][0].diff(dim=-1).abs().mean()) for i in range(80)]
+        soft.append(sum(value < 0.12 for value in detail) / 80)
+    assert soft[0] > soft[1] + 0.2

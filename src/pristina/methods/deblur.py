@@ -24,7 +24,11 @@ from torch import Tensor
 
 from pristina.errors import Cancelled, InputError, OperatorError, SettingError
 from pristina.image.statistics import estimate_noise
-from pristina.methods.steps.kernel_from_picture import kernel_from_picture
+from pristina.methods.steps.kernel_from_picture import (
+    FoundKernel,
+    kernel_from_picture,
+    kernels_from_fields,
+)
 from pristina.methods.steps.parts import LARGEST_PX, trimmed, undo_blur
 from pristina.methods.steps.recorder import RunRecorder, check_observation
 from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason, refuse_start
@@ -55,6 +59,9 @@ class Deblur(Settings):
 
     Attributes:
         kernel_px: Side of the kernel that is looked for in the picture, px, odd.
+        fields: Number of kernels along the longer side of the picture, for blur that varies, as
+            where the camera was turned: each is found in the field around its place. 1 for one
+            kernel everywhere.
         sigma: Standard deviation of the noise, in [0, 1] units; None to take that of the operator,
             or to estimate it from each image.
         in_doubt: What becomes of a picture if the kernel that was found in it is in doubt: it is
@@ -64,6 +71,7 @@ class Deblur(Settings):
     """
 
     kernel_px: Annotated[int, Interval(ge=5, le=LARGEST_PX)] = 31
+    fields: Annotated[int, Interval(ge=1, le=8)] = 1
     sigma: NotNegative | None = None
     in_doubt: Literal["leave", "regress", "deblur"] = "leave"
     regressor: str | None = "blind"
@@ -92,12 +100,13 @@ def deblur(
     generator: Generators | None = None,
     on_step: OnStep | None = None,
 ) -> Result:
-    """Sharpen images whose blur is the same everywhere.
+    """Sharpen images whose blur is the same everywhere, or varies slowly.
 
     Args:
         observation: Blurred images, (B, C, h, w), of any size. The operator is one blur with a
             kernel that is known or nearly known, with or without white noise; None, or
-            :class:`~pristina.operators.blur.FreeKernel`, to find the kernel in each image.
+            :class:`~pristina.operators.blur.FreeKernel`, to find the kernel, or one for each
+            field, in each image.
         prior: Operator-aware regressor.
         settings: Settings, see :class:`Deblur`.
         regressor: Weights that ``settings.regressor`` names, for images whose kernel is in doubt.
@@ -139,6 +148,7 @@ def deblur(
     # A kernel for each image: that of the operator, or the one found in the image.
     unknown = isinstance(blur, FreeKernel)
     boundary: Boundary = "reflect" if blur is None else blur.boundary
+    grid = (1, 1)
     if blur is None or unknown:
         if settings.in_doubt == "regress" and regressor is None:
             raise InputError(
@@ -146,8 +156,9 @@ def deblur(
                 f"regressor=load_weights('direct', {settings.regressor!r})."
             )
         size = settings.kernel_px if blur is None else blur.size
-        _check_room(y, size)
-        found = [kernel_from_picture(image[None], size) for image in y]
+        grid = _places(y, settings.fields)
+        _check_room(y, size, grid)
+        found = [_found(image[None], size, grid) for image in y]
         kernels = torch.cat([one.kernel for one in found])
         ways = [settings.in_doubt if one.doubt else "deblur" for one in found]
         recorder.notes += dict.fromkeys(one.sentence(INSTEAD[settings.in_doubt]) for one in found)
@@ -165,12 +176,16 @@ def deblur(
     for i, way in enumerate(ways):
         one = slice(i, i + 1)
         if way == "deblur":
-            images[one] = undo_blur(y[one], kernels[one], sigma[one], boundary, prior)
+            images[one] = undo_blur(y[one], kernels[one], sigma[one], boundary, prior, grid)
         elif way == "regress" and regressor is not None:
             images[one] = regressor.predict(images[one], 1.0)
             prior.n_calls += 1
     images = images.clamp(0, 1)
-    used = KernelBlur(kernels, boundary)
+    used: Blur
+    if grid == (1, 1):
+        used = KernelBlur(kernels, boundary)
+    else:
+        used = VaryingBlur(kernels.unflatten(1, grid), boundary, learnable=False)
     loss = (used(images) - y).square().mean((1, 2, 3))
     with suppress(Cancelled):
         recorder.step(images, loss)
@@ -197,7 +212,8 @@ def blur_of(operator: Operator | None) -> Blur | None:
     if not isinstance(one, Blur) or isinstance(one, VaryingBlur) or not known_noise:
         raise OperatorError(
             f"deblur undoes one blur, with or without white noise, not: {operator.describe()}. "
-            "Take diffpir or dps for other operators."
+            "Take diffpir or dps for other operators, reconstruct for a varying blur that is "
+            "known, and deblur with fields=3 and no operator for one that is not."
         )
     if isinstance(one, FreeKernel):
         return one
@@ -213,8 +229,22 @@ def blur_of(operator: Operator | None) -> Blur | None:
     return one
 
 
-def _check_room(y: Images, size: int) -> None:
-    """Raise :class:`OperatorError` if an image is too small to find a kernel in it."""
+def _places(y: Images, fields: int) -> tuple[int, int]:
+    """Return the rows and columns of places with kernels of their own, near to square."""
+    height, width = y.shape[-2:]
+    shorter = max(1, round(fields * min(height, width) / max(height, width)))
+    return (shorter, fields) if width >= height else (fields, shorter)
+
+
+def _found(y: Images, size: int, grid: tuple[int, int]) -> FoundKernel:
+    """Find the kernel of one image, or those of its places."""
+    if grid == (1, 1):
+        return kernel_from_picture(y, size)
+    return kernels_from_fields(y, size, grid)
+
+
+def _check_room(y: Images, size: int, grid: tuple[int, int]) -> None:
+    """Raise :class:`OperatorError` if an image, or a field of it, is too small for a kernel."""
     if size > LARGEST_PX or size < 5:
         raise OperatorError(
             f"deblur finds kernels of 5 to {LARGEST_PX} px, not of {size} px; take another size."
@@ -225,6 +255,11 @@ def _check_room(y: Images, size: int) -> None:
         raise OperatorError(
             f"A kernel of {size} px cannot be found in a picture of {width} x {height} px; "
             f"take kernel_px={max(5, least // 4 * 2 - 1)} or less, or name the blur."
+        )
+    if grid != (1, 1) and min(height // grid[0], width // grid[1]) < 2 * size:
+        raise OperatorError(
+            f"A picture of {width} x {height} px is too small for {grid[0]} x {grid[1]} kernels "
+            f"of {size} px; take fewer fields or a smaller kernel_px."
         )
 
 

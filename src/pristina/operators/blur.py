@@ -365,7 +365,7 @@ class VaryingBlur(Blur):
     which are spaced evenly from border to border.
 
     Args:
-        kernels: First guess, (rows, columns, K, K), not negative, each of sum 1.
+        kernels: First guess, ([B,] rows, columns, K, K), not negative, each of sum 1.
         boundary: Rule beyond the border, except ``valid``.
         learnable: Whether the kernels are unknown.
     """
@@ -373,7 +373,7 @@ class VaryingBlur(Blur):
     name = "varying"
 
     def __init__(self, kernels: Tensor, boundary: Boundary = "reflect", learnable: bool = True):
-        if kernels.ndim != 4 or kernels.shape[-1] != kernels.shape[-2]:
+        if kernels.ndim not in (4, 5) or kernels.shape[-1] != kernels.shape[-2]:
             raise OperatorError(
                 f"The kernels have the shape (rows, columns, K, K), not {tuple(kernels.shape)}."
             )
@@ -382,9 +382,9 @@ class VaryingBlur(Blur):
             raise SettingError(
                 "A varying blur has no valid border; take reflect, zero or circular."
             )
-        self.rows, self.columns = kernels.shape[:2]
-        logits = kernels.detach().reshape(1, self.rows * self.columns, -1).clamp_min(1e-12).log()
-        self.logits = nn.Parameter(logits, requires_grad=learnable)
+        self.rows, self.columns = kernels.shape[-4:-2]
+        flat = kernels.detach().reshape(-1, self.rows * self.columns, self.size**2)
+        self.logits = nn.Parameter(flat.clamp_min(1e-12).log(), requires_grad=learnable)
 
     @classmethod
     def drawn(

@@ -170,3 +170,13 @@ def faded(x: Tensor, random: np.random.Generator) -> Tensor:
     if random.random() < 0.5:
         black, white = black[:1], white[:1]
     return eight_bits(black + (white - black) * x)
+
+
+def softened(x: Tensor, random: np.random.Generator) -> Tensor:
+    """Give a clean picture less detail: that of a soft lens, or of a smaller picture.
+
+    The clean and the degraded picture of a pair share this sharpness.
+    """
+    if random.random() < 0.6:
+        return convolve(x, draw_kernel("gaussian", log_uniform(0.4, 1.8, random), random))
+    return down_up(x, uniform(1.1, 2.5, random)).clamp(0, 1)

@@ -65,6 +65,9 @@ class DegradationMixture:
         quality: Least and largest JPEG quality.
         float_share: Probability that the result stays unrounded and unclipped.
         replace: Leave nothing of the picture but noise: generation as restoration.
+        keep_sharpness: Leave sharpness to the picture, so that a regressor does not learn to
+            sharpen: a camera adds its noise alone, files are not reduced in between, and two in
+            five clean pictures are softened before anything happens to them.
     """
 
     nothing: float = 0.125
@@ -88,6 +91,7 @@ class DegradationMixture:
     quality: tuple[int, int] = (5, 98)
     float_share: float = 0.0
     replace: bool = False
+    keep_sharpness: bool = False
 
     def __post_init__(self) -> None:
         chances = (self.nothing, self.light, self.float_share)
@@ -242,6 +246,9 @@ def _camera(m: DegradationMixture, x: Tensor, random: np.random.Generator) -> Te
     Shot and read noise are added to the linear values of the mosaic. At mid grey, after the tone
     curve and before demosaicing smooths it, their deviation is 0.6 of what ``sigma`` gives: in the
     shadows the tone curve makes it several times larger.
+
+    Where the mixture keeps sharpness, what the camera makes of the noise is added to the picture,
+    sometimes coarser, as a camera's own noise reduction leaves it.
     """
     gamma = uniform(1.8, 2.4, random)
     balance = torch.tensor([uniform(1.2, 2.2, random), 1.0, uniform(1.2, 2.2, random)])
@@ -251,6 +258,18 @@ def _camera(m: DegradationMixture, x: Tensor, random: np.random.Generator) -> Te
     share = random.random()
     variance = (slope * sigma) ** 2 * (share * linear / 0.5**gamma + (1 - share))
     raw = linear + variance.sqrt() * normal(x.shape, random)
+    settings = random.integers(2**32)
+    y = _developed(raw, gamma, balance, np.random.default_rng(settings))
+    if not m.keep_sharpness:
+        return y
+    noise = y - _developed(linear, gamma, balance, np.random.default_rng(settings))
+    if random.random() < 0.4:
+        noise = convolve(noise, draw_kernel("gaussian", log_uniform(0.4, 1.5, random), random))
+    return x + noise
+
+
+def _developed(raw: Tensor, gamma: float, balance: Tensor, random: np.random.Generator) -> Tensor:
+    """Make a picture of the linear values of a sensor, with a camera's settings drawn."""
     if random.random() < 0.8:
         raw = demosaic(raw, random)
     else:  # The camera reduced the picture, so that the mosaic is no longer visible.
@@ -306,7 +325,7 @@ def _jpeg(m: DegradationMixture, x: Tensor, random: np.random.Generator) -> Tens
         x = x.roll((-down, -right), (1, 2))
     elif again < 0.24:  # Resized between.
         height, width = x.shape[-2:]
-        scale = uniform(0.6, 1.7, random)
+        scale = uniform(1.0 if m.keep_sharpness else 0.6, 1.7, random)
         x = resized(x, (round(scale * height), round(scale * width)))
         x = jpeg(x, _quality(m, random), _subsampling(random))
         x = resized(x, (height, width), FILTERS[int(random.integers(4))])
@@ -355,7 +374,8 @@ MIXTURES: dict[str, DegradationMixture] = {
         photo=0.0,
         scan=0.0,
         shuffled=0.5,
-        parts=(("camera", 3.0), ("noise", 2.0), ("print", 1.0), ("jpeg", 1.5)),
+        parts=(("camera", 3.0), ("noise", 3.0), ("print", 1.0), ("jpeg", 1.5)),
+        keep_sharpness=True,
     ),
     "jpeg": _only("jpeg"),
     "jpeg10": _only("jpeg", nothing=0.0, quality=(10, 10)),

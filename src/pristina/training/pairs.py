@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from pristina.errors import InputError, PictureError, SettingError
 from pristina.settings import Count, Settings
-from pristina.training.damage import faded
+from pristina.training.damage import faded, softened
 from pristina.training.data import (
     KEEP_BYTES,
     PictureStream,
@@ -155,6 +155,8 @@ class DegradedStream(PictureStream):
             x = faded(x, random)
         elif random.random() < 0.04:
             x = (255 * x.mean(0, keepdim=True).expand(3, -1, -1)).round() / 255
+        if self.mixture.keep_sharpness and random.random() < 0.4:
+            x = softened(x, random)
         x = x.contiguous()
         pair = torch.stack([x, degrade(self.mixture, x, random)])
         # JPEG's grid begins at the corner of most pictures, and anywhere in those cut afterwards.

@@ -90,7 +90,7 @@ class FoundKernel:
     """What was found out about the blur of a picture.
 
     Attributes:
-        kernel: Kernel, (1, 1, K, K), of sum 1, centred.
+        kernel: Kernel, (1, 1, K, K), of sum 1, centred; (1, N, K, K) for N places of a picture.
         agreement: How far the change from the blurred to the sharpened picture lies above what
             differs between the kernels of different windows, in dB.
         doubt: Reason not to rely on the kernel, in one sentence; empty if there is none.
@@ -109,7 +109,7 @@ class FoundKernel:
         """
         if self.doubt and instead:
             return f"{self.doubt} {instead}"
-        width = in_words(spread(self.kernel), "px")
+        width = in_words(spread(self.kernel.transpose(0, 1)), "px")
         found = (
             f"A blur of {width} (rms) was found in the picture; what its parts agree on is "
             f"{self.agreement:.0f} dB above what they differ in."
@@ -144,6 +144,53 @@ def kernel_from_picture(y: Images, size: int) -> FoundKernel:
             "needed)."
         )
     return FoundKernel(kernel, agreement, doubt)
+
+
+def kernels_from_fields(y: Images, size: int, grid: tuple[int, int]) -> FoundKernel:
+    """Estimate the kernels of one picture whose blur varies, each from the field around its place.
+
+    A place whose field shows no kernel that can be relied on takes that of the nearest one that
+    does.
+
+    Args:
+        y: The picture, (1, C, H, W), in [0, 1].
+        size: Side of the kernels, px, odd.
+        grid: Rows and columns of places, spaced evenly from border to border.
+
+    Returns:
+        The kernels, and whether they can be relied on: half of the fields must show one.
+    """
+    places = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
+    found = []
+    for row, column in places:
+        rows, columns = (
+            _field(y.shape[-2], row, grid[0], size),
+            _field(y.shape[-1], column, grid[1], size),
+        )
+        found.append(kernel_from_picture(y[..., rows, columns], size))
+    sure = [i for i, one in enumerate(found) if not one.doubt]
+    agreement = min([found[i].agreement for i in sure], default=found[0].agreement)
+    said = f"The blur was found in {len(sure)} of {len(found)} fields of the picture."
+    if 2 * len(sure) < len(found):
+        middle = found[len(found) // 2]
+        return FoundKernel(middle.kernel.expand(1, len(found), -1, -1), agreement, said)
+    nearest = [min(sure, key=lambda i: math.dist(places[i], place)) for place in places]
+    kernels = torch.cat([found[i].kernel for i in nearest], 1)
+    return FoundKernel(kernels, agreement)
+
+
+def _field(length: int, place: int, n: int, size: int) -> slice:
+    """Return the part of an axis from which the kernel of one of its ``n`` places is estimated.
+
+    It reaches three quarters of the way to the next place, and is never under ``4 * size`` px.
+    """
+    if n == 1:
+        return slice(0, length)
+    spacing = (length - 1) / (n - 1)
+    reach = max(0.75 * spacing, 2 * size)
+    first = min(max(0, round(place * spacing - reach)), max(0, length - 4 * size))
+    last = max(min(length, round(place * spacing + reach)), min(length, 4 * size))
+    return slice(first, last)
 
 
 def _agreement(windows: Tensor, kernels: list[Kernels], sigma: Tensor) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pristina.methods.steps.evidence import evidence_of_blur
-from pristina.operators.convolve import Boundary, Kernels, normalise
+from pristina.operators.convolve import Boundary, normalise
+from pristina.operators.kernels import blending_weights
 from pristina.priors.aware import AwarePrior
 
 LARGEST_PX = 41
@@ -27,57 +29,110 @@ HALO_PX = 160
 FADE_PX = 32
 """Pixels on each side of a seam in which neighbouring parts fade into each other."""
 
-Work = Callable[[Tensor, Tensor, Boundary], Tensor]
-"""Function of an observation (1, C, h, w), a kernel (1, 1, K, K) and the rule beyond the border
-that returns the canvas, (1, C, h + K - 1, w + K - 1); of the size of the observation for
-``circular``."""
+Work = Callable[[Tensor, int, int, Boundary], Tensor]
+"""Function of an observation (1, C, h, w), the row and the column of the picture at which it
+begins, and the rule beyond the border; it returns the canvas, (1, C, h + K - 1, w + K - 1), of the
+size of the observation for ``circular``."""
 
 
 def undo_blur(
-    y: Tensor, kernels: Kernels, sigma: Tensor, boundary: Boundary, prior: AwarePrior
+    y: Tensor,
+    kernels: Tensor,
+    sigma: Tensor,
+    boundary: Boundary,
+    prior: AwarePrior,
+    grid: tuple[int, int] = (1, 1),
 ) -> Tensor:
     """Undo a blur by one call of an operator-aware regressor for each image.
 
     Args:
         y: Observations, (B, C, h, w).
-        kernels: Their kernels, (B, 1, K, K), of at most :data:`LARGEST_PX`.
+        kernels: Their kernels, (B, N, K, K), N places in an image, K at most :data:`LARGEST_PX`.
         sigma: Their noise levels, (B,), in [0, 1] units.
-        boundary: Rule beyond the border.
+        boundary: Rule beyond the border, not ``valid`` for more than one place.
         prior: The regressor; parts of one image count as one call.
+        grid: Rows and columns of the N places, spaced evenly from border to border. Between them
+            the Wiener solutions of neighbouring places are blended.
 
     Returns:
         The images, (B, C, H, W), not clipped: larger than y by ``K - 1`` for ``valid``, else as
         large.
     """
     images, before = [], prior.n_calls
-    for i in range(len(y)):
-        level = sigma[i : i + 1]
-
-        def work(y: Tensor, kernel: Tensor, boundary: Boundary, level: Tensor = level) -> Tensor:
-            return prior.predict(evidence_of_blur(y, kernel, level, boundary), level)
-
-        images.append(in_parts(work, y[i : i + 1], kernels[i : i + 1], boundary))
+    for image, own, level in zip(y.split(1), kernels, sigma.split(1), strict=True):
+        work = partial(_undo, prior, own, level, _weights(image, grid))
+        images.append(in_parts(work, image, kernels.shape[-1], boundary))
     prior.n_calls = before + len(y)
     return torch.cat(images)
 
 
-def in_parts(work: Work, y: Tensor, kernel: Tensor, boundary: Boundary) -> Tensor:
+def _undo(
+    prior: AwarePrior,
+    kernels: Tensor,
+    level: Tensor,
+    weights: tuple[Tensor, Tensor],
+    seen: Tensor,
+    top: int,
+    left: int,
+    boundary: Boundary,
+) -> Tensor:
+    """Undo the blur of a part of an image.
+
+    Args:
+        prior: The regressor.
+        kernels: Kernels, (N, K, K).
+        level: Noise level, (1,).
+        weights: Shares of the rows and of the columns of places, (rows, H) and (columns, W).
+        seen: Observation of the part, (1, C, h, w).
+        top: Row of the image at which it begins.
+        left: Column of the image at which it begins.
+        boundary: Rule beyond the border.
+
+    Returns:
+        The canvas, (1, C, h + K - 1, w + K - 1); of the size of the observation for ``circular``.
+    """
+    if len(kernels) == 1:
+        return prior.predict(evidence_of_blur(seen, kernels[None], level, boundary), level)
+    half = 0 if boundary == "circular" else kernels.shape[-1] // 2
+    down = _on_canvas(weights[0], top, seen.shape[-2], half)
+    across = _on_canvas(weights[1], left, seen.shape[-1], half)
+    shares = (down[:, None, :, None] * across[None, :, None, :]).flatten(0, 1)
+    evidence = torch.zeros(())
+    for kernel, share in zip(kernels[:, None, None], shares, strict=True):
+        if share.any():
+            evidence = evidence + share * evidence_of_blur(seen, kernel, level, boundary)
+    return prior.predict(evidence, level)
+
+
+def _weights(image: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the shares of the rows and of the columns of places along the axes of an image."""
+    height, width = image.shape[-2:]
+    return blending_weights(height, grid[0], image), blending_weights(width, grid[1], image)
+
+
+def _on_canvas(weights: Tensor, start: int, length: int, half: int) -> Tensor:
+    """Cut weights (n, whole length) out for ``length`` places and ``half`` more on both sides."""
+    places = torch.arange(start - half, start + length + half, device=weights.device)
+    return weights[:, places.clamp(0, weights.shape[-1] - 1)]
+
+
+def in_parts(work: Work, y: Tensor, side: int, boundary: Boundary) -> Tensor:
     """Deconvolve an image, in parts that fade into each other where it is large.
 
     Args:
         work: What is done to the image, or to each part.
         y: Observation, (1, C, h, w).
-        kernel: Kernel, (1, 1, K, K), of at most :data:`LARGEST_PX`.
+        side: Side K of the kernel, at most :data:`LARGEST_PX`.
         boundary: Rule beyond the border.
 
     Returns:
         The image, (1, C, H, W): larger than y by ``K - 1`` for ``valid``, else as large.
     """
-    half = kernel.shape[-1] // 2
+    half = side // 2
     more = half if boundary == "valid" else 0
     height, width = y.shape[-2] + 2 * more, y.shape[-1] + 2 * more
     if boundary == "circular" and max(height, width) <= TILE_PX:
-        return work(y, kernel, boundary)
+        return work(y, 0, 0, boundary)
     images = y.new_zeros(1, y.shape[1], height, width)
     for rows in _parts(height):
         for columns in _parts(width):
@@ -86,7 +141,7 @@ def in_parts(work: Work, y: Tensor, kernel: Tensor, boundary: Boundary) -> Tenso
             top, left = max(more, rows.start), max(more, columns.start)
             bottom, right = (min(rows.stop, height - more), min(columns.stop, width - more))
             seen = y[..., top - more : bottom - more, left - more : right - more]
-            found = work(seen, kernel, "valid")
+            found = work(seen, top - more, left - more, "valid")
             found = found[..., rows.start - top + half :, columns.start - left + half :]
             found = found[..., : rows.stop - rows.start, : columns.stop - columns.start]
             weight = rows.weight(y)[:, None] * columns.weight(y)
