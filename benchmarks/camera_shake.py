@@ -19,15 +19,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.methods.deblur import Deblur
+from pristina.methods.index import METHODS
 from pristina.methods.steps.kernel_from_picture import similarity
 from pristina.methods.steps.result import Result, StopReason
 from pristina.metrics.fidelity import psnr, psnr_after_shift
 from pristina.operators.base import Compose, Operator
-from pristina.operators.blur import Defocus, KernelBlur
+from pristina.operators.blur import Defocus, FreeKernel, KernelBlur
 from pristina.operators.kernels import load_kernels, motion_kernel
 from pristina.operators.noise import GaussianNoise
 from pristina.operators.wiener import wiener
-from pristina.priors.load import load_weights
+from pristina.priors.load import load_prior, load_weights
 
 NOISE = 1 / 255
 SIDES = (15, 17, 19, 21, 23, 25, 27, 29)
@@ -48,6 +49,7 @@ def main(
     weights: str = "reconstruct",
     kernel_px: int = 31,
     seed: int = 7,
+    rivals: tuple[str, ...] = (),
     out: Path = RESULTS,
 ) -> None:
     """PSNR of deblurring, told and blind.
@@ -68,6 +70,9 @@ def main(
         Side of the kernel that the blind form looks for.
     seed
         Seed of the kernels that are drawn.
+    rivals
+        Methods with the prior photos to be measured instead, with shake: diffpir or ddrm, told the
+        kernel and the noise, or bird, told that there is some kernel.
     out
         Folder of the table.
     """
@@ -79,6 +84,10 @@ def main(
         ],
         "defocus 3 px": [Defocus(3.0, size=9)],
     }
+    if rivals:
+        for name in rivals:
+            print(_rival(name, clean, blurs["camera shake"], kernel_px), flush=True)
+        return
     lines = [
         "| damage | input | Wiener, told | Richardson-Lucy, told | deblur, told | deblur, blind "
         "| kernel: correlation | s a picture, told and blind |",
@@ -139,6 +148,31 @@ def _row(
         f"| {sum(similar) / len(similar):.3f} "
         f"({min(similar):.2f} to {max(similar):.2f}) | {each[0]:.1f}, {each[1]:.1f} |"
     )
+
+
+def _rival(name: str, clean: list[Tensor], operators: list[Operator], kernel_px: int) -> str:
+    """Return a row: mean PSNR of the input and of another method, and those at the best shift."""
+    prior, settings = load_prior("photos"), METHODS[name].settings()
+    rows, begun = [], time.perf_counter()
+    for i, x in enumerate(clean):
+        blur = operators[i % len(operators)]
+        case = observe(x, Compose([blur, GaussianNoise(NOISE)]), 1000 + i)
+        told = name != "bird"
+        form = blur if told else FreeKernel.gaussian(kernel_px)
+        result = restored(
+            name, case.y, prior, settings, operator=form, known_sigma=NOISE if told else None
+        )
+        pairs = (
+            (measure, image)
+            for measure in (psnr, psnr_after_shift)
+            for image in (case.y, result.images)
+        )
+        rows.append([float(measure(image, x)) for measure, image in pairs])
+        print(name, i, [round(value, 2) for value in rows[-1]], flush=True)
+    means = torch.tensor(rows).mean(0).tolist()
+    seconds = (time.perf_counter() - begun) / len(clean)
+    figures = " | ".join(f"{value:.2f}" for value in means)
+    return f"| {name} | {figures} | {seconds:.0f} s |"
 
 
 def _timed(

@@ -188,6 +188,13 @@ def test_a_blur_is_looked_for_where_it_is_seen(reading, method, in_doubt):
         assert instead in choice.why
 
 
+def test_kernels_of_fields_are_looked_for_where_a_large_picture_was_shaken():
+    large = {"height": 300, "width": 480}
+    assert chosen(read(["shake"], **large)).settings["fields"] == 3
+    assert "fields" not in chosen(read(["shake"], height=300, width=479)).settings
+    assert "fields" not in chosen(read(["blur"], **large)).settings
+
+
 def test_what_is_asked_for_is_not_changed_to_deblur():
     blurred = read(["blur"], {"blind": sure(3.0)})
     for asked in ({"prior": "denoise"}, {"deep": True}):

@@ -11,9 +11,12 @@ import pristina
 from pristina.errors import InputError, SettingError, SizeError
 from pristina.image.tile import Portions, in_portions
 from pristina.memory import _Tracker, call_bytes, free_bytes, run_bytes
+from pristina.methods.steps import parts
 from pristina.methods.steps.result import Calls
 from pristina.operators import convolve
+from pristina.operators.recipe import Recipe
 from pristina.planning import make_plan
+from pristina.priors.aware import AwareNetwork, network_inputs
 from pristina.priors.base import SizeRule
 from pristina.priors.direct import DirectNetwork
 from pristina.priors.gaussian import GaussianPrior
@@ -216,6 +219,33 @@ def test_a_run_holds_no_more_pictures_than_it_says(method, settings, recipe):
     plan = replace(plan, prior=plan.prior.limited(2**12))  # small tiles
     with _Tracker(plan.prior) as tracker:
         pristina.run(plan, picture[None])
+    held = tracker.peak / picture.nbytes
+    assert 0.5 * plan.calls.pictures < held < plan.calls.pictures
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe"),
+    [
+        ("deblur", "defocus:radius=2,size=7"),
+        ("reconstruct", "defocus:radius=2,size=7"),
+        ("reconstruct", "area:factor=2"),
+        ("reconstruct", "mask:drop=0.5,seed=0"),
+    ],
+)
+def test_undoing_known_damage_holds_no_more_pictures_than_it_says(method, recipe, monkeypatch):
+    if method == "deblur":
+        for name, px in (("TILE_PX", 64), ("HALO_PX", 8), ("FADE_PX", 4)):
+            monkeypatch.setattr(parts, name, px)
+    shape = {"architecture": "residual", "channels": [2], "layers": 1, "patch": 1, "outputs": 3}
+    prior = AwareNetwork(build_network({**shape, "inputs": network_inputs(3)}), domain="x")
+    operator = Recipe.parse(recipe).build(0)
+    picture = torch.rand(3, 240, 320, generator=torch.Generator().manual_seed(0))
+    y = operator(picture[None])[0].detach()
+    form = f"{recipe} | noise:sigma=0.01"
+    plan = pristina.plan(y, method=method, prior=prior, operator=form)
+    plan = replace(plan, prior=plan.prior.limited(2**12))
+    with _Tracker(plan.prior) as tracker:
+        pristina.run(plan, y[None])
     held = tracker.peak / picture.nbytes
     assert 0.5 * plan.calls.pictures < held < plan.calls.pictures
 

@@ -290,7 +290,7 @@ def test_restore_says_that_a_picture_was_left_alone():
 def test_kernels_of_places_that_are_alike_are_one_kernel(monkeypatch):
     x = torch.rand(1, 3, 40, 70, generator=torch.Generator().manual_seed(1))
     kernel, sigma = motion_kernel(7, 0.5, torch.Generator().manual_seed(2)), torch.tensor([0.01])
-    six, prior = kernel.expand(1, 6, -1, -1), tiny()
+    six, prior = kernel * torch.linspace(1, 1 + 1e-6, 6).view(1, 6, 1, 1), tiny()
     y = convolve(x, kernel)
     one, several = (
         parts.undo_blur(y, kernels, sigma, "reflect", prior, grid)
@@ -340,18 +340,35 @@ def test_a_field_in_doubt_takes_the_nearest_kernel_that_is_not(monkeypatch):
     assert not kernels.doubt
     assert [width for _, width in seen] == [150, 299, 151] * 2
     seen.clear()
-    doubtful = {1, 2, 3, 4}
-    assert "2 of 6" in kernels_from_fields(y, 15, (2, 3)).doubt
+    doubtful = {1, 2, 3, 4, 6}
+    assert "1 of 6" in kernels_from_fields(y, 15, (2, 3)).doubt
 
 
-def test_fields_of_a_picture_are_blended_in_the_result():
-    x = torch.from_numpy(astronaut()).permute(2, 0, 1)[None, :, 40:168, 100:356] / 255
-    settings = Deblur(kernel_px=9, fields=2, in_doubt="deblur")
-    result = deblur(Observation(torch.cat([x, x.flip(-1)])), Middle(domain="tests"), settings)
+def test_fields_are_looked_for_where_one_kernel_is_in_doubt(monkeypatch):
+    def found(y, size):
+        sides.append(y.shape[-1])
+        kernel = torch.zeros(1, 1, size, size)
+        kernel[..., len(sides) + 2, :] = 1 / size
+        return FoundKernel(kernel, 20.0, "It is in doubt." if y.shape[-1] in doubtful else "")
+
+    for module in (kernel_from_picture_module, sys.modules[deblur.__module__]):
+        monkeypatch.setattr(module, "kernel_from_picture", found)
+    y, settings = torch.rand(1, 3, 60, 120), Deblur(kernel_px=9, fields=2)
+    sides, doubtful = [], {120}
+    result = deblur(Observation(y), Middle(domain="tests"), settings)
+    assert sides == [120, 89, 90] and result.cost.network_calls == 1
     assert isinstance(result.operator, VaryingBlur)
-    assert result.operator.kernels().shape == (2, 2, 9, 9)
-    assert result.cost.network_calls == 2
-    assert not torch.equal(result.operator.kernels()[0], result.operator.kernels()[1])
+    kernels = result.operator.kernels()[0]
+    assert kernels.shape == (2, 9, 9) and not torch.allclose(kernels[0], kernels[1], atol=1e-3)
+
+    sides, doubtful = [], set()
+    result = deblur(Observation(y), Middle(domain="tests"), settings)
+    one = deblur(Observation(y), Middle(domain="tests"), Deblur(kernel_px=9))
+    assert sides == [120, 120] and result.images.shape == one.images.shape
+
+    sides, doubtful = [], {120, 89, 90}
+    result = deblur(Observation(y), Middle(domain="tests"), settings)
+    assert result.stopped[0].reason is StopReason.LEFT_ALONE and "0 of 2 fields" in result.notes[0]
 
 
 def test_fields_too_small_for_the_kernel_are_refused():

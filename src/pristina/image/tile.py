@@ -166,15 +166,19 @@ def in_tiles(
 
 
 def _fresh(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return ``function(x)``, after what earlier tiles freed was given back to the system.
+    """Return ``function(x)``, after what earlier tiles freed was given back to the system."""
+    give_back(x)
+    return function(x)
 
-    The allocator of Linux keeps freed blocks, into which those of a tile of another size do not
-    fit.
+
+def give_back(x: Tensor) -> None:
+    """Give freed memory back to the system, if ``x`` is large enough to be worth it.
+
+    The allocator of Linux keeps freed blocks, into which those of another size do not fit.
     """
     trim = _malloc_trim()
     if trim is not None and x.device.type == "cpu" and x.numel() > WORTH_TRIMMING:
         trim(0)
-    return function(x)
 
 
 @cache

@@ -25,6 +25,7 @@ from torch import Tensor
 from pristina.errors import Cancelled, InputError, OperatorError, SettingError
 from pristina.image.statistics import estimate_noise
 from pristina.methods.steps.kernel_from_picture import (
+    SHARP_PX,
     FoundKernel,
     kernel_from_picture,
     kernels_from_fields,
@@ -35,6 +36,7 @@ from pristina.methods.steps.result import Calls, Result, State, Stop, StopReason
 from pristina.operators.base import Observation, Operator
 from pristina.operators.blur import Blur, FreeKernel, KernelBlur, VaryingBlur
 from pristina.operators.convolve import Boundary
+from pristina.operators.kernels import spread
 from pristina.operators.noise import GaussianNoise, Noise, white_noise_sigma
 from pristina.operators.spectral import what_matters
 from pristina.priors.aware import AwarePrior
@@ -59,9 +61,9 @@ class Deblur(Settings):
 
     Attributes:
         kernel_px: Side of the kernel that is looked for in the picture, px, odd.
-        fields: Number of kernels along the longer side of the picture, for blur that varies, as
-            where the camera was turned: each is found in the field around its place. 1 for one
-            kernel everywhere.
+        fields: Number of kernels along the longer side of the picture that are looked for where
+            one kernel everywhere is in doubt, as where the camera was turned: each is found in the
+            field around its place. 1 for none.
         sigma: Standard deviation of the noise, in [0, 1] units; None to take that of the operator,
             or to estimate it from each image.
         in_doubt: What becomes of a picture if the kernel that was found in it is in doubt: it is
@@ -86,7 +88,7 @@ class Deblur(Settings):
 
 def calls(settings: Deblur) -> Calls:
     """Return the network calls for one image; a picture that is left alone costs none."""
-    return Calls(1, may_stop=True)
+    return Calls(1, may_stop=True, pictures=6)  # in parts; a picture of one part holds 14
 
 
 @torch.no_grad()
@@ -237,10 +239,12 @@ def _places(y: Images, fields: int) -> tuple[int, int]:
 
 
 def _found(y: Images, size: int, grid: tuple[int, int]) -> FoundKernel:
-    """Find the kernel of one image, or those of its places."""
-    if grid == (1, 1):
-        return kernel_from_picture(y, size)
-    return kernels_from_fields(y, size, grid)
+    """Find the kernel of one image, or where that is in doubt those of its places."""
+    one = kernel_from_picture(y, size)
+    n = grid[0] * grid[1]
+    if n > 1 and one.doubt and float(spread(one.kernel)) >= SHARP_PX:
+        return kernels_from_fields(y, size, grid)
+    return replace(one, kernel=one.kernel.expand(-1, n, -1, -1))
 
 
 def _check_room(y: Images, size: int, grid: tuple[int, int]) -> None:

@@ -45,7 +45,7 @@ class Reconstruct(Settings):
 
 def calls(settings: Reconstruct) -> Calls:
     """Return the network calls for one image."""
-    return Calls(1)
+    return Calls(1, pictures=15)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pristina.errors import OperatorError, SettingError
+from pristina.image.tile import give_back
 from pristina.types import Images
 
 Boundary = Literal["reflect", "circular", "zero", "valid"]
@@ -162,7 +163,11 @@ class _ChannelByChannel(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, kernel)
         ctx.shape, ctx.size, ctx.kept, ctx.pad = x.shape, size, kept, pad
-        return torch.stack([_product(pad(one), kernel[:, 0], size)[kept] for one in x.unbind(1)], 1)
+        images = []
+        for one in x.unbind(1):
+            images.append(_product(pad(one), kernel[:, 0], size)[kept].clone())
+            give_back(x)
+        return torch.stack(images, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,6 +183,7 @@ class _ChannelByChannel(torch.autograd.Function):
                 every = _product(spread, ctx.pad(x[:, i]), ctx.size, turned=True)
                 every = every[..., : kernel.shape[-2], : kernel.shape[-1]]
                 of_kernel = of_kernel + (every if len(kernel) > 1 else every.sum(0, keepdim=True))
+            give_back(gradient)
         return torch.stack(of_x, 1) if of_x else None, of_kernel[:, None], None, None, None
 
 

@@ -158,7 +158,7 @@ def kernels_from_fields(y: Images, size: int, grid: tuple[int, int]) -> FoundKer
         grid: Rows and columns of places, spaced evenly from border to border.
 
     Returns:
-        The kernels, and whether they can be relied on: half of the fields must show one.
+        The kernels, and whether they can be relied on: a third of the fields must show one.
     """
     places = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
     found = []
@@ -169,14 +169,14 @@ def kernels_from_fields(y: Images, size: int, grid: tuple[int, int]) -> FoundKer
         )
         found.append(kernel_from_picture(y[..., rows, columns], size))
     sure = [i for i, one in enumerate(found) if not one.doubt]
-    agreement = min([found[i].agreement for i in sure], default=found[0].agreement)
-    said = f"The blur was found in {len(sure)} of {len(found)} fields of the picture."
-    if 2 * len(sure) < len(found):
-        middle = found[len(found) // 2]
-        return FoundKernel(middle.kernel.expand(1, len(found), -1, -1), agreement, said)
-    nearest = [min(sure, key=lambda i: math.dist(places[i], place)) for place in places]
+    taken = sure or list(range(len(found)))
+    nearest = [min(taken, key=lambda i: math.dist(places[i], place)) for place in places]
     kernels = torch.cat([found[i].kernel for i in nearest], 1)
-    return FoundKernel(kernels, agreement)
+    agreement = min(found[i].agreement for i in taken)
+    doubt = ""
+    if 3 * len(sure) < len(found):
+        doubt = f"A blur was found in {len(sure)} of {len(found)} fields of the picture only."
+    return FoundKernel(kernels, agreement, doubt)
 
 
 def _field(length: int, place: int, n: int, size: int) -> slice:

@@ -91,8 +91,8 @@ def _undo(
     Returns:
         The canvas, (1, C, h + K - 1, w + K - 1); of the size of the observation for ``circular``.
     """
-    if len(kernels) == 1:
-        return prior.predict(evidence_of_blur(seen, kernels[None], level, boundary), level)
+    if bool((kernels == kernels[:1]).all()):
+        return prior.predict(evidence_of_blur(seen, kernels[:1, None], level, boundary), level)
     half = 0 if boundary == "circular" else kernels.shape[-1] // 2
     down = _on_canvas(weights[0], top, seen.shape[-2], half)
     across = _on_canvas(weights[1], left, seen.shape[-1], half)
