@@ -154,11 +154,12 @@ def _deblur(reading: Reading, request: Request, otherwise: str) -> tuple[Request
         f"Perhaps not sharp ({100 * reading.blurred:.0f} % sure).",
     ]
     instead = f"{otherwise} takes its place" if otherwise else "the picture is left as it is"
+    settings: dict[str, Any] = {"in_doubt": "regress" if otherwise else "leave"}
+    long = "some 10 s"
+    if "shake" in reading.seen and max(reading.height, reading.width) >= FIELDS_PX:
+        settings["fields"], long = SHAKE_FIELDS, "10 s to a minute"
     why = (
-        f"{' '.join(said)} deblur was chosen: it looks for the blur in the picture, for some 10 s, "
+        f"{' '.join(said)} deblur was chosen: it looks for the blur in the picture, for {long}, "
         f"and where the blur is in doubt, {instead}."
     )
-    settings: dict[str, Any] = {"in_doubt": "regress" if otherwise else "leave"}
-    if "shake" in reading.seen and max(reading.height, reading.width) >= FIELDS_PX:
-        settings["fields"] = SHAKE_FIELDS
     return replace(request, method="deblur", settings=settings), why

@@ -175,7 +175,10 @@ def kernels_from_fields(y: Images, size: int, grid: tuple[int, int]) -> FoundKer
     agreement = min(found[i].agreement for i in taken)
     doubt = ""
     if 3 * len(sure) < len(found):
-        doubt = f"A blur was found in {len(sure)} of {len(found)} fields of the picture only."
+        doubt = (
+            f"A blur that can be relied on was found in {len(sure)} of {len(found)} fields of the "
+            "picture; a third of them is needed."
+        )
     return FoundKernel(kernels, agreement, doubt)
 
 
