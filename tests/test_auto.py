@@ -14,6 +14,7 @@ from pristina import restore
 from pristina.auto import (
     ALL_ROUND,
     DEBLUR_PX,
+    FILE_FINE,
     LEAST_BLUR_PX,
     LEAST_DB,
     LEAST_NOISE,
@@ -135,11 +136,11 @@ def test_a_jpeg_is_seen_wherever_its_grid_begins(top, left):
     [
         (read(), "nothing", None),
         (read(["noise"]), "nothing", None),
-        (read(["noise"], {"blind": sure(3.0)}), "indi", "blind"),
+        (read(["noise"], {"blind": sure(3.0)}), "indi", "grain"),
         (read(gains={"blind": sure(3.0)}), "indi", "blind"),
         (read(["noise"], {"blind": sure(LEAST_DB - 0.01)}), "nothing", None),
         (read(["noise"], {"blind": Range(1.0, -1.4, 3.4)}), "nothing", None),
-        (read(["noise"], {"blind": Range(1.0, -1.2, 3.2)}), "indi", "blind"),
+        (read(["noise"], {"blind": Range(1.0, -1.2, 3.2)}), "indi", "grain"),
         (read(["jpeg"], {"blind": sure(1.0), "jpeg": sure(1.5)}), "indi", "jpeg"),
         (read(["jpeg"], file_quality=88), "indi", "jpeg"),
         (read(["jpeg"], file_quality=89), "nothing", None),
@@ -149,7 +150,7 @@ def test_a_jpeg_is_seen_wherever_its_grid_begins(top, left):
         (
             read(["noise"], {"blind": sure(3.0), "jpeg": sure(1.6)}, file_quality=88),
             "indi",
-            "blind",
+            "grain",
         ),
         (read(["jpeg"], {"blind": sure(1), "jpeg": sure(0.9 + SPECIALIST_DB)}), "indi", "blind"),
         (read(["enlarged"], {"x4": sure(1.0)}), "indi", "x4"),
@@ -296,7 +297,7 @@ def paper(x, amplitude=0.06, width=0.8):
 def test_the_texture_of_paper_is_seen(name):
     clean, damaged_ = (x[:, :256, 100:356] for x in (CLEAN[name], paper(CLEAN[name])))
     done = restore(damaged_)
-    assert (done.result.method, done.plan.weights_name) == ("indi", "blind")
+    assert (done.result.method, done.plan.weights_name) == ("indi", "grain")
     assert psnr(done.picture.pixels[None], clean[None]) > psnr(damaged_[None], clean[None]) + 1.5
     alone = restore(clean)
     assert alone.result.method == "nothing" and torch.equal(alone.picture.pixels, clean)
@@ -320,16 +321,22 @@ def test_white_noise_goes_to_weights_for_it(channels):
     ("reading", "prior"),
     [
         (read(["noise"], {"blind": sure(3.0)}, coarseness=1.2), "denoise"),
-        (read(["noise"], {"blind": sure(3.0)}, coarseness=1.21), "blind"),
-        (read(["noise"], {"blind": sure(3.0)}, coarseness=0.89), "blind"),
-        (read(["noise"], {"blind": sure(3.0)}, coarseness=1.0, file_quality=88), "blind"),
-        (read(["noise", "jpeg"], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
-        (read(["noise", "grain"], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
+        (read(["noise"], {"blind": sure(3.0)}, coarseness=1.21), "grain"),
+        (read(["noise"], {"blind": sure(3.0)}, coarseness=0.89), "grain"),
+        (read(["noise"], {"blind": sure(3.0)}, coarseness=1.0, file_quality=88), "grain"),
+        (read(["noise", "jpeg"], {"blind": sure(3.0)}, coarseness=1.0), "grain"),
+        (read(["noise", "grain"], {"blind": sure(3.0)}, coarseness=1.0), "grain"),
+        (read(["grain"], {"blind": sure(3.0)}, coarseness=1.0), "grain"),
+        (read(["jpeg"], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
+        (read(["noise", "enlarged"], {"blind": sure(3.0)}), "blind"),
+        (read(["jpeg"], {"jpeg": sure(3.0)}, finest=FILE_FINE), "grain"),
+        (read(["jpeg"], {"jpeg": sure(3.0)}, finest=FILE_FINE - 0.01), "jpeg"),
+        (read(["jpeg"], {"jpeg": sure(3.0)}, finest=9.0, noise=Range(3.6, 3.0, 4.0)), "jpeg"),
         (read([], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
         (read(["noise"], {"jpeg": sure(3.0)}, coarseness=1.0), "jpeg"),
     ],
 )
-def test_noise_that_is_not_white_or_not_alone_goes_to_the_usual_weights(reading, prior):
+def test_noise_alone_goes_to_weights_for_it(reading, prior):
     assert chosen(reading).prior == prior
 
 
