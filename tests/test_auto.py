@@ -333,7 +333,8 @@ def test_white_noise_goes_to_weights_for_it(channels):
         (read(["jpeg"], {"jpeg": sure(3.0)}, finest=FILE_FINE - 0.01), "jpeg"),
         (read(["jpeg"], {"jpeg": sure(3.0)}, finest=9.0, noise=Range(3.6, 3.0, 4.0)), "jpeg"),
         (read([], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
-        (read(["noise"], {"jpeg": sure(3.0)}, coarseness=1.0), "jpeg"),
+        (read(["noise"], {"jpeg": sure(3.0)}, coarseness=1.0), "grain"),
+        (read(["noise"], {"jpeg": sure(3.0)}, noise=Range(3.9, 3.0, 5.0)), "jpeg"),
     ],
 )
 def test_noise_alone_goes_to_weights_for_it(reading, prior):
