@@ -14,7 +14,7 @@ from pristina import restore
 from pristina.auto import (
     ALL_ROUND,
     DEBLUR_PX,
-    FILE_FINE,
+    FILE_SURE,
     LEAST_BLUR_PX,
     LEAST_DB,
     LEAST_NOISE,
@@ -87,6 +87,12 @@ def sure(value):
 def chosen(reading, kind="direct", **request):
     request, why = choose(reading, Request(**request), kind)
     return SimpleNamespace(**vars(request), why=why)
+
+
+def noisy_file(probability):
+    """What would be read in a JPEG file with noise of a probability."""
+    reading = read(["jpeg"], {"jpeg": sure(3.0)}, file_quality=80)
+    return replace(reading, kinds={**reading.kinds, "noise": probability})
 
 
 def reading_of(pixels):
@@ -329,12 +335,11 @@ def test_white_noise_goes_to_weights_for_it(channels):
         (read(["grain"], {"blind": sure(3.0)}, coarseness=1.0), "grain"),
         (read(["jpeg"], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
         (read(["noise", "enlarged"], {"blind": sure(3.0)}), "blind"),
-        (read(["jpeg"], {"jpeg": sure(3.0)}, finest=FILE_FINE), "grain"),
-        (read(["jpeg"], {"jpeg": sure(3.0)}, finest=FILE_FINE - 0.01), "jpeg"),
-        (read(["jpeg"], {"jpeg": sure(3.0)}, finest=9.0, noise=Range(3.6, 3.0, 4.0)), "jpeg"),
         (read([], {"blind": sure(3.0)}, coarseness=1.0), "blind"),
         (read(["noise"], {"jpeg": sure(3.0)}, coarseness=1.0), "grain"),
-        (read(["noise"], {"jpeg": sure(3.0)}, noise=Range(3.9, 3.0, 5.0)), "jpeg"),
+        (read(["jpeg"], {"jpeg": sure(3.0)}, coarseness=1.0), "jpeg"),
+        (noisy_file(FILE_SURE), "grain"),
+        (noisy_file(FILE_SURE - 0.01), "jpeg"),
     ],
 )
 def test_noise_alone_goes_to_weights_for_it(reading, prior):

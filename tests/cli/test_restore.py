@@ -176,7 +176,7 @@ def test_mistakes_end_with_a_sentence_and_nothing_written(
         ),
         (
             [picture_file, "-o", out, "--method", "indi", "--prior", prior_file],
-            "'indi' is needed here, as in blind, denoise, jpeg",
+            "'indi' is needed here, as in blind, denoise, grain, jpeg",
         ),
         (
             [picture_file, "-o", out, "--method", "indi", "--operator", "blur:sigma=2"],
