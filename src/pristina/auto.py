@@ -137,9 +137,11 @@ def choose(reading: Reading, request: Request, kind: Kind = "direct") -> tuple[R
     if name == ALL_ROUND and kinds & NOISY and kinds <= {*NOISY, "jpeg"}:
         white = COARSENESS[0] <= reading.coarseness <= COARSENESS[1] and not compressed
         name = WHITE if white and kinds == {"noise"} else NOISE
-        more = "the noise is white" if name == WHITE else "nothing but noise is seen"
+        more = "the noise is white" if name == WHITE else "noise is what is seen"
     elif name == JPEG_WEIGHTS and reading.kinds.get("noise", 0) >= FILE_SURE:
         name, more = NOISE, "there is noise in the file"
+    elif name == JPEG_WEIGHTS and "noise" in kinds:
+        expected = f"{expected}. Where the noise is to go, --prior {NOISE} may do more"
     if name != usual:
         expected = f"{expected} with {usual}, and more as {more}"
     why = f"{seen} indi with {name} was chosen; {expected}."

@@ -50,7 +50,7 @@ FOUND_SIGMA = 3 / 255
 INSTEAD = {
     "leave": "It was left as it is.",
     "regress": "It went through the regressor once instead.",
-    "deblur": "",
+    "deblur": "It was sharpened all the same.",
 }
 """What is said of a picture whose kernel is in doubt."""
 
@@ -161,7 +161,9 @@ def deblur(
         grid = _places(y, settings.fields)
         _check_room(y, size, grid)
         found = [_found(image[None], size, grid) for image in y]
-        kernels = torch.cat([one.kernel for one in found])
+        n = max(one.kernel.shape[1] for one in found)
+        grid = grid if n > 1 else (1, 1)
+        kernels = torch.cat([one.kernel.expand(-1, n, -1, -1) for one in found])
         ways = [settings.in_doubt if one.doubt else "deblur" for one in found]
         recorder.notes += dict.fromkeys(one.sentence(INSTEAD[settings.in_doubt]) for one in found)
         sigma = sigma.clamp(min=FOUND_SIGMA)
@@ -241,10 +243,9 @@ def _places(y: Images, fields: int) -> tuple[int, int]:
 def _found(y: Images, size: int, grid: tuple[int, int]) -> FoundKernel:
     """Find the kernel of one image, or where that is in doubt those of its places."""
     one = kernel_from_picture(y, size)
-    n = grid[0] * grid[1]
-    if n > 1 and one.doubt and float(spread(one.kernel)) >= SHARP_PX:
+    if grid != (1, 1) and one.doubt and float(spread(one.kernel)) >= SHARP_PX:
         return kernels_from_fields(y, size, grid)
-    return replace(one, kernel=one.kernel.expand(-1, n, -1, -1))
+    return one
 
 
 def _check_room(y: Images, size: int, grid: tuple[int, int]) -> None:

@@ -104,17 +104,15 @@ class FoundKernel:
         """Return what was found in words.
 
         Args:
-            instead: What becomes of a picture whose kernel is in doubt, in a sentence; empty if it
-                is restored all the same.
+            instead: What becomes of a picture whose kernel is in doubt, in a sentence.
         """
-        if self.doubt and instead:
+        if self.doubt:
             return f"{self.doubt} {instead}"
         width = in_words(spread(self.kernel.transpose(0, 1)), "px")
-        found = (
+        return (
             f"A blur of {width} (rms) was found in the picture; what its parts agree on is "
             f"{self.agreement:.0f} dB above what they differ in."
         )
-        return f"{found} {self.doubt}".strip()
 
 
 def kernel_from_picture(y: Images, size: int) -> FoundKernel:
